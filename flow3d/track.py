@@ -33,6 +33,7 @@ class HeadTrack:
     joint_names: tuple[str, ...] = FLAME_JOINTS
     offsets: Tensor | None = None  # (V, 3) metres on the neutral head: what the shape basis cannot express
     frame_offsets: Tensor | None = None  # (T, V, 3)
+    landmark_offsets: Tensor | None = None  # (T, 478, 3) metres, head frame: what the model missed at each landmark
     head_name: str = ""
     head_digest: str = ""
 
@@ -59,7 +60,7 @@ class HeadTrack:
 
     def __getitem__(self, frames: slice | Tensor | list[int]) -> "HeadTrack":
         """The same head at the chosen frames: a slice, a list or an index tensor."""
-        per_frame = ("expression", "joints", "rotation", "translation", "confidence", "state", "frame_offsets")
+        per_frame = ("expression", "joints", "rotation", "translation", "confidence", "state", "frame_offsets", "landmark_offsets")
         return replace(self, **{n: getattr(self, n)[frames] for n in per_frame if getattr(self, n) is not None})
 
     def joint(self, name: str) -> Tensor:
