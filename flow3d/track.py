@@ -1,6 +1,7 @@
 """HeadTrack: what a head does over time. One shape, and for each frame its expression, joints and pose."""
 
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -84,8 +85,9 @@ class HeadTrack:
         """The chosen frames' vertices (n, V, 3) in the camera frame, metres."""
         part = self[frames]
         n = len(part)
-        offsets = part.offsets
-        if part.frame_offsets is not None:
-            offsets = part.frame_offsets if offsets is None else offsets + part.frame_offsets
+        moves = [m for m in (part.offsets, part.frame_offsets) if m is not None]
+        if part.landmark_offsets is not None:
+            moves.append(head.carry_landmarks(part.landmark_offsets))
+        offsets = reduce(torch.add, moves) if moves else None
         posed, root = head.vertices(part.shape.expand(n, -1), part.expression, part.joints, offsets)
         return to_camera(posed, root, part.rotation, part.translation)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..rotations import to_matrix
 from . import skinning
+from .carry import landmark_carry
 
 FLIP = (1.0, -1.0, -1.0)
 """The diagonal of F: from the head frame's axes to the camera's."""
@@ -88,6 +89,14 @@ class HeadModel:
     def face_parts(self) -> Tensor:
         """(F,) int64 part of every triangle, all SKIN for a head without parts."""
         return torch.zeros_like(self.faces[:, 0]) if self.parts is None else self.parts
+
+    @cached_property
+    def _landmark_carry(self) -> Tensor:
+        return landmark_carry(self)
+
+    def carry_landmarks(self, displacements: Tensor) -> Tensor:
+        """Displacements of the dense landmarks (..., 478, 3) spread smoothly over the surface: (..., V, 3), metres."""
+        return self._landmark_carry.to(displacements) @ displacements
 
     def expression_index(self, name: str) -> int:
         """The index of a named expression component. Raises ValueError where the head has no such name."""

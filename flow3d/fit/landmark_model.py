@@ -1,0 +1,80 @@
+"""The head reduced to its landmarks: what the solver evaluates and differentiates, a tenth of the mesh."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..camera import Camera
+from ..errors import InputError
+from ..head import skinning
+from ..head.model import FLIP, HeadModel
+from ..rotations import to_matrix
+
+
+@dataclass(frozen=True, eq=False)
+class LandmarkModel:
+    """Landmarks as a linear model of shape and expression, skinned with the weights interpolated at each landmark.
+
+    The bases are exact; the interpolated weights differ from skinning the corners first only to second order in the
+    joints' angles.
+    """
+
+    template: Tensor  # (L, 3)
+    shape_basis: Tensor  # (S, L, 3)
+    expression_basis: Tensor  # (E, L, 3)
+    skin_weights: Tensor  # (L, J)
+    skeleton: Tensor  # (J, 3)
+    skeleton_basis: Tensor  # (S, J, 3)
+    parents: tuple[int, ...]
+
+    @classmethod
+    def of(cls, head: HeadModel, n_shape: int) -> "LandmarkModel":
+        """The 478 dense landmarks of a head with its first `n_shape` identity components, in float64 on the CPU.
+
+        Raises InputError for a head without embedded landmarks.
+        """
+        marks = head.landmarks_dense
+        if marks is None:
+            raise InputError(f"Head model '{head.name}' has no landmarks. Load it with load_head, which embeds them.")
+        head = head.to("cpu", torch.float64)
+        basis = head.shape_basis[:n_shape]
+        return cls(
+            template=marks.on(head.template, head.faces),
+            shape_basis=marks.on(basis, head.faces),
+            expression_basis=marks.on(head.expression_basis, head.faces),
+            skin_weights=marks.on(head.skin_weights, head.faces),
+            skeleton=head.joint_regressor @ head.template,
+            skeleton_basis=torch.einsum("jv,svx->sjx", head.joint_regressor, basis),
+            parents=head.parents,
+        )
+
+    def posed(self, shape: Tensor, expression: Tensor, joints: Tensor) -> tuple[Tensor, Tensor]:
+        """Landmarks (B, L, 3) less the root joint, with camera axes, before the head's pose; and the linear part
+        (B, L, 3, 3) of the map from the resting landmark.
+
+        Args:
+            shape: (S,). expression: (B, E). joints: (B, J - 1, 3) axis-angle.
+        """
+        rest = self.template + torch.tensordot(shape, self.shape_basis, 1)
+        rest = rest + torch.tensordot(expression, self.expression_basis, 1)
+        skeleton = (self.skeleton + torch.tensordot(shape, self.skeleton_basis, 1)).expand(len(expression), -1, -1)
+        transforms = skinning.joint_transforms(skinning.with_root(joints), skeleton, self.parents)
+        blended = torch.einsum("lj,bjkm->blkm", self.skin_weights, transforms)
+        flip = rest.new_tensor(FLIP)
+        point = (blended[..., :3] @ rest[..., None])[..., 0] + blended[..., 3] - skeleton[:, :1]
+        return point * flip, blended[..., :3] * flip[:, None]
+
+
+def projection_jacobian(points: Tensor, camera: Camera) -> Tensor:
+    """d pixel / d point: points (..., 3) in the camera frame to (..., 2, 3)."""
+    z = points[..., 2]
+    out = points.new_zeros(*points.shape[:-1], 2, 3)
+    out[..., 0, 0] = out[..., 1, 1] = camera.focal / z
+    out[..., :, 2] = -camera.focal * points[..., :2] / z[..., None] ** 2
+    return out
+
+
+def place(points: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
+    """Head points (B, L, 3) with camera axes to the camera frame: rotation (B, 3), translation (B, 3)."""
+    return points @ to_matrix(rotation).transpose(-1, -2) + translation[:, None]
