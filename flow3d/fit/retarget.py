@@ -1,0 +1,202 @@
+"""Retargeting: the driver's motion on the source's head, seen by the source's camera."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..head.model import HeadModel
+from ..rotations import compose, inverse
+from ..track import HeadTrack
+
+Mode = Literal["relative", "absolute"]
+MODES: tuple[Mode, ...] = ("relative", "absolute")
+PARTS = frozenset({"expression", "jaw", "pose", "eyes", "translation"})
+"""What can be taken from the driver or left: `jaw` is the jaw joint with the jaw* expressions and mouthClose, which
+counters jawOpen; `eyes` the eye joints with the eyeLook* expressions; `pose` the rotation of the head with the neck;
+`translation` where the head is; `expression` all the rest."""
+
+
+def retarget(
+    head: HeadModel, source: HeadTrack, driver: HeadTrack, mode: str = "relative", parts: Iterable[str] = PARTS
+) -> HeadTrack:
+    """The source's head doing what the driver does: a track as long as the driver, with the source's shape and camera.
+
+    relative: what the driver changes since its first frame is added to the source. Rotations compose,
+    `R(t) = R_drv(t) R_drv(0)^-1 R_src`; the head moves in the picture as the driver's does, measured in head sizes, and
+    its depth changes by the same ratio. The first frame is the source bit for bit.
+    absolute: the driver's rotation, joints and expression as they are; the head stands in the picture where the driver's
+    does and is as large (both against the image's short side).
+
+    Landmark and frame offsets follow the expression, scaled by the ratio of head sizes; in absolute mode their mean over
+    the clip, which belongs to the driver's identity, is left out.
+
+    Args:
+        source: a track of one frame. driver: any track of the same head model; one without a digest (a bundled motion)
+            fits every head with as many expression components.
+        parts: names out of `PARTS`; the others stay as in the source.
+
+    Raises InputError for an unknown mode or part, a source of several frames, or tracks of different head models.
+    """
+    parts = frozenset(parts)
+    _check(head, source, driver, mode, parts)
+    driver = _like(driver, source)
+    size_ratio = (_head_size(head, source) / _head_size(head, driver)).to(source.translation)
+    take_joints = torch.tensor([_joint_part(n) in parts for n in source.joint_names[1:]], device=source.joints.device)
+    take_expression = _taken_expressions(head, source, parts)
+    moved = _Relative(source, driver, size_ratio) if mode == "relative" else _Absolute(source, driver, size_ratio)
+    n = len(driver)
+    expression = torch.where(take_expression, moved.expression(head), source.expression)
+    joints = torch.where(take_joints[:, None], moved.joints(), source.joints)
+    surface = {name: moved.offsets(name) for name in ("frame_offsets", "landmark_offsets")}
+    if "expression" not in parts:
+        surface = {name: _repeated(getattr(source, name), n) for name in surface}
+    return replace(
+        source,
+        expression=expression,
+        joints=joints,
+        rotation=moved.rotation() if "pose" in parts else source.rotation.repeat(n, 1),
+        translation=moved.translation() if "translation" in parts else source.translation.repeat(n, 1),
+        fps=driver.fps,
+        confidence=driver.confidence,
+        state=driver.state,
+        **surface,
+    )
+
+
+class _Relative:
+    """The driver's change since its first frame, on the source. Where nothing has changed the source's bits remain."""
+
+    def __init__(self, source: HeadTrack, driver: HeadTrack, size_ratio: Tensor):
+        self.source, self.driver, self.size_ratio = source, driver, size_ratio
+
+    def expression(self, head: HeadModel) -> Tensor:
+        start, now = self.source.expression, self.driver.expression
+        wanted = start + (now - now[:1])
+        if not head.expression_names:
+            return wanted
+        return wanted.clamp(start.clamp(max=0), start.clamp(min=1))  # named components are 0..1
+
+    def _turned(self, source: Tensor, driver: Tensor) -> Tensor:
+        """(1, ..., 3) and (T, ..., 3) axis-angle to (T, ..., 3)."""
+        first = driver[:1].expand_as(driver)
+        start = source.expand_as(driver)
+        still = (driver == first).all(-1, keepdim=True)
+        return torch.where(still, start, compose(driver, inverse(first), start))
+
+    def joints(self) -> Tensor:
+        return self._turned(self.source.joints, self.driver.joints)
+
+    def rotation(self) -> Tensor:
+        return self._turned(self.source.rotation, self.driver.rotation)
+
+    def translation(self) -> Tensor:
+        """The same shift in the picture in units of the head's size in it; the depth in proportion.
+
+        A head of size s at depth z measures f s / z pixels, so the shift `d(x / z) f` is `d(x / z) z / s` head sizes: the
+        focal lengths drop out.
+        """
+        start, now = self.source.translation, self.driver.translation
+        side, depth = now[:, :2] / now[:, 2:], now[:, 2:] / now[:1, 2:]
+        shift = (side - side[:1]) * now[:1, 2:] * self.size_ratio
+        return torch.cat([(start[:, :2] + shift) * depth, start[:, 2:] * depth], 1)
+
+    def offsets(self, name: str) -> Tensor | None:
+        start, now = getattr(self.source, name), getattr(self.driver, name)
+        if now is None:
+            return _repeated(start, len(self.driver))
+        change = (now - now[:1]) * self.size_ratio
+        return change if start is None else start + change
+
+
+class _Absolute:
+    """The driver's values, on the source's scale."""
+
+    def __init__(self, source: HeadTrack, driver: HeadTrack, size_ratio: Tensor):
+        self.source, self.driver, self.size_ratio = source, driver, size_ratio
+
+    def expression(self, head: HeadModel) -> Tensor:
+        return self.driver.expression
+
+    def joints(self) -> Tensor:
+        return self.driver.joints
+
+    def rotation(self) -> Tensor:
+        return self.driver.rotation
+
+    def translation(self) -> Tensor:
+        """Scaled with the head, so that the side shift in head sizes is kept; the depth with the focal length too."""
+        mine, other = self.source.camera, self.driver.camera
+        zoom = (mine.focal / min(mine.width, mine.height)) / (other.focal / min(other.width, other.height))
+        now = self.driver.translation * self.size_ratio
+        return torch.cat([now[:, :2], now[:, 2:] * zoom], 1)
+
+    def offsets(self, name: str) -> Tensor | None:
+        start, now = getattr(self.source, name), getattr(self.driver, name)
+        if now is None:
+            return _repeated(start, len(self.driver))
+        change = (now - now.mean(0, keepdim=True)) * self.size_ratio
+        return change if start is None else start + change
+
+
+def _check(head: HeadModel, source: HeadTrack, driver: HeadTrack, mode: str, parts: frozenset[str]) -> None:
+    if mode not in MODES:
+        raise InputError(f"Retarget: there is no mode '{mode}'. Choose one of {', '.join(MODES)}.")
+    if parts - PARTS:
+        raise InputError(f"Retarget: unknown part {', '.join(sorted(parts - PARTS))}. There are {', '.join(sorted(PARTS))}.")
+    if len(source) != 1:
+        raise InputError(f"Retarget: the source track has {len(source)} frames, not 1. Choose one frame of it.")
+    digests = {t.head_digest for t in (source, driver) if t.head_digest}
+    same_size = source.expression.shape[1] == driver.expression.shape[1] and source.joint_names == driver.joint_names
+    if len(digests) > 1 or not same_size:
+        raise InputError(
+            f"Retarget: the source was fitted with head model {_identity(source)}, the driver with {_identity(driver)}. "
+            "Fit both with the same head model."
+        )
+    if head.n_expression != source.expression.shape[1] or (head.digest and digests and head.digest not in digests):
+        raise InputError(
+            f"Retarget: the tracks belong to head model {_identity(source)}, but '{head.name}' ({head.digest[:8]}) is "
+            "loaded. Load the head model they were fitted with."
+        )
+
+
+def _identity(track: HeadTrack) -> str:
+    return f"'{track.head_name or 'unnamed'}' ({track.head_digest[:8] or 'any'}, {track.expression.shape[1]} expressions)"
+
+
+def _like(driver: HeadTrack, source: HeadTrack) -> HeadTrack:
+    """The driver's floats in the source's type and place."""
+    names = [n for n in driver.__dataclass_fields__ if isinstance(getattr(driver, n), Tensor)]
+    moved = {n: getattr(driver, n) for n in names}
+    to = source.rotation
+    return replace(driver, **{n: x.to(to) if x.is_floating_point() else x.to(to.device) for n, x in moved.items()})
+
+
+def _head_size(head: HeadModel, track: HeadTrack) -> Tensor:
+    """Metres, a scalar: how far the face's vertices (all, where the head has no face mask) lie from their centre (rms)."""
+    v = head.shaped(track.shape.to(head.template)[None])[0]
+    v = v[head.masks["face"]] if "face" in head.masks else v
+    return (v - v.mean(0)).square().sum(-1).mean().sqrt()
+
+
+def _joint_part(name: str) -> str:
+    return "jaw" if name == "jaw" else "eyes" if "eye" in name else "pose"
+
+
+def _taken_expressions(head: HeadModel, source: HeadTrack, parts: frozenset[str]) -> Tensor:
+    """(E,) bool: the components whose part is taken."""
+    names = head.expression_names or ("",) * head.n_expression
+
+    def part(name: str) -> str:
+        if name.startswith("jaw") or name == "mouthClose":
+            return "jaw"
+        return "eyes" if name.startswith("eyeLook") else "expression"
+
+    return torch.tensor([part(n) in parts for n in names], device=source.expression.device)
+
+
+def _repeated(x: Tensor | None, n: int) -> Tensor | None:
+    return None if x is None else x.repeat(n, *[1] * (x.dim() - 1))

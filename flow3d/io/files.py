@@ -1,0 +1,39 @@
+"""Writing a file so that it appears whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import InputError
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; rename it to `path` at the end, remove it on any exception.
+
+    Missing folders are made. Raises InputError where nothing can be written there.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        if path.is_dir():
+            raise IsADirectoryError(f"'{path.name}' is a folder")
+    except OSError as error:
+        part_gone(part)
+        reason = error.strerror or str(error)
+        raise InputError(f"Cannot write {path}: {reason}. Choose a file in a folder you may write to.") from error
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part_gone(part)
+
+
+def part_gone(part: Path) -> None:
+    """Remove a half-written file if it is there."""
+    try:
+        part.unlink(missing_ok=True)
+    except OSError:  # its folder is no folder, or is not ours: then there is nothing of ours in it
+        pass
