@@ -26,6 +26,10 @@ MODULES = ("torch", "numpy", "scipy", "safetensors", "einops", "kornia", "warp",
 COMFYUI_HOME = "https://github.com/comfyanonymous/ComfyUI"
 COMFYUI_VERSION = "v0.3.64"
 LINK_NAME = "flow3d"
+HAS_ACCELERATOR = """
+import sys, torch
+sys.exit(not (torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available()))
+"""
 
 
 class RunError(Exception):
@@ -185,9 +189,10 @@ def clone_comfyui() -> Path:
 
 
 def comfyui_requirements(comfyui: Path) -> list[str]:
-    """ComfyUI's requirements but for torch's own packages, which are installed apart."""
+    """ComfyUI's requirements but for torch's own packages, which are installed apart, and `requests`, which it forgets."""
     lines = (line.split("#")[0].strip() for line in read(comfyui / "requirements.txt").splitlines())
-    return [x for x in lines if x and re.split(r"[^\w-]", x)[0].lower() not in ("torch", "torchvision", "torchaudio")]
+    apart = ("torch", "torchvision", "torchaudio")
+    return [x for x in lines if x and re.split(r"[^\w-]", x)[0].lower() not in apart] + ["requests"]
 
 
 def own_python(comfyui: Path) -> Path | None:
@@ -273,12 +278,12 @@ def comfyui(args: list[str]) -> int:
         python = environment("demo", folder)
     base = Path(option(args, "--base-directory", str(folder)))
     link_pack(base.resolve() / "custom_nodes")
-    gpu = "import sys, torch as t; sys.exit(not (t.cuda.is_available() or t.backends.mps.is_available() or t.xpu.is_available()))"
-    if "--cpu" not in args and not answers(python, gpu):
+    if "--cpu" not in args and not answers(python, HAS_ACCELERATOR):
         args = [*args, "--cpu"]
     host = option(args, "--listen", "127.0.0.1").split(",")[0]
     say(f"ComfyUI ({folder}) will answer at http://{host}:{option(args, '--port', '8188')}")
-    return call([python, ROOT / "scripts" / "launch_comfyui.py", folder, *args], cwd=folder)
+    start = [folder / "main.py"] if answers(python, "import torchvision") else [ROOT / "scripts/launch_comfyui.py", folder]
+    return call([python, *start, *args], cwd=folder)
 
 
 COMMANDS = {"demo": demo, "test": test, "comfyui": comfyui}
