@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -51,9 +51,10 @@ def retarget(
     n = len(driver)
     expression = torch.where(take_expression, moved.expression(head), source.expression)
     joints = torch.where(take_joints[:, None], moved.joints(), source.joints)
-    surface = {name: moved.offsets(name) for name in ("frame_offsets", "landmark_offsets")}
-    if "expression" not in parts:
-        surface = {name: _repeated(getattr(source, name), n) for name in surface}
+    surface: dict[str, Any] = {
+        name: moved.offsets(name) if "expression" in parts else _repeated(getattr(source, name), n)
+        for name in ("frame_offsets", "landmark_offsets")
+    }
     return replace(
         source,
         expression=expression,

@@ -26,7 +26,10 @@ def written(path: Path) -> Iterator[Path]:
         raise InputError(f"Cannot write {path}: {reason}. Choose a file in a folder you may write to.") from error
     try:
         yield part
-        os.replace(part, path)
+        try:
+            os.replace(part, path)
+        except PermissionError as error:  # on Windows, while a player shows the old file
+            raise InputError(f"Cannot replace {path}: another program has it open. Close it, or write elsewhere.") from error
     finally:
         part_gone(part)
 

@@ -52,8 +52,8 @@ def load_track(path: Path | str) -> HeadTrack:
     try:
         _check_meta(meta)
         _check_arrays(arrays)
-        plain = {n: tuple(meta[n]) if isinstance(meta[n], list) else meta[n] for n in _PLAIN if n in meta}
-        return HeadTrack(camera=_camera(meta["camera"]), **arrays, **plain)
+        values: dict[str, Any] = {n: tuple(v) if isinstance(v := meta[n], list) else v for n in _PLAIN if n in meta}
+        return HeadTrack(camera=_camera(meta["camera"]), **values, **dict[str, Any](arrays))
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path.name}: not a usable head track ({error}). Save it again with Flow3D.") from error
 

@@ -73,9 +73,9 @@ class VideoReader:
 
     def _estimate(self, container: "av.container.InputContainer", stream: "av.VideoStream") -> int:
         if stream.duration and stream.time_base:
-            return round(stream.duration * stream.time_base * self.fps)
+            return round(Fraction(stream.duration) * stream.time_base * self.fps)
         if container.duration:
-            return round(container.duration / av.time_base * self.fps)
+            return round(Fraction(container.duration, av.time_base) * self.fps)
         return stream.frames
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -104,8 +104,7 @@ class VideoReader:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         for frame in self._frames(container, stream):
-            base = float(frame.time_base or stream.time_base or 0)
-            own = float(getattr(frame, "duration", 0) or 0) * base
+            own = float(getattr(frame, "duration", 0) or 0) * float(frame.time_base or stream.time_base or 0)
             yield frame.time, _to_rgb(frame, stream), min(max(own, float(1 / self.fps)), _LONGEST_LAST_FRAME)
 
     def _frames(self, container: "av.container.InputContainer", stream: "av.VideoStream") -> Iterator[av.VideoFrame]:
@@ -256,7 +255,7 @@ class _Audio:
         self._in = source.streams.audio[0]
         video = source.streams.video[0] if source.streams.video else None
         clock = video if video is not None else self._in
-        self._start = Fraction(clock.start_time or 0) * (clock.time_base or 0)
+        self._start = Fraction(clock.start_time or 0) * Fraction(clock.time_base or 0)
         self._packets = iter(source.demux(self._in))
         self._next = self._following()
 
@@ -275,7 +274,7 @@ class _Audio:
             return None
 
     def _time(self, packet: "av.Packet") -> float:
-        return float(packet.pts * packet.time_base - self._start)
+        return float((packet.pts or 0) * packet.time_base - self._start)
 
     def _pass(self, packet: "av.Packet") -> None:
         raise NotImplementedError
@@ -291,7 +290,7 @@ class _CopiedAudio(_Audio):
 
     def _pass(self, packet: "av.Packet") -> None:
         shift = round(self._start / packet.time_base)
-        packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+        packet.pts, packet.dts = (packet.pts or 0) - shift, (packet.dts or 0) - shift
         packet.stream = self._out
         self._target.mux(packet)
 
@@ -315,8 +314,9 @@ class _EncodedAudio(_Audio):
         for frame in frames:
             if self._samples is None:
                 self._samples = max(0, round(self._time(packet) * self._out.rate))
-            frame.pts = None
-            self._encode(self._resampler.resample(frame))
+            if isinstance(frame, av.AudioFrame):
+                frame.pts = None
+                self._encode(self._resampler.resample(frame))
 
     def _encode(self, frames: "list[av.AudioFrame]") -> None:
         for frame in frames:
