@@ -8,6 +8,7 @@ distance between the eyes when the picture moves by a few pixels), and a face is
 import contextlib
 import os
 import sys
+import weakref
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ _CROP_SIDE = 512  # pixels at most of a crop shown to the landmarker, whose netw
 _CROP = 2.2  # side of that crop over the detected box's
 _SMALLEST_TILE = 192  # pixels: a face that needs smaller tiles to be found is too small to read
 _FAINT = 0.05  # detector scores below this are noise
+_SURE = 0.6  # what a face in a tile must score at least: many tiles are many chances to be wrong
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +111,8 @@ class MediaPipeDetector:
                 blank = _as_mediapipe(np.zeros((_DETECTOR_SIDE, _DETECTOR_SIDE, 3), np.uint8))
                 self._detector.detect(blank)
                 self._landmarker.detect(blank)
+            self._free = weakref.finalize(self, _close_quietly, self._detector, self._landmarker)
+            self._has_read = False
         except (OSError, KeyError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
             raise Flow3DError(
                 f"{Path(model)}: MediaPipe cannot load this file ({error}); delete it and download it again with "
@@ -122,9 +126,8 @@ class MediaPipeDetector:
         self.close()
 
     def close(self) -> None:
-        """Free MediaPipe's networks. The detector is of no use afterwards."""
-        self._detector.close()
-        self._landmarker.close()
+        """Free MediaPipe's networks. The detector is of no use afterwards; closing it twice does no harm."""
+        self._free()
 
     def detect(self, image: np.ndarray) -> list[Face]:
         """Faces in `image` (H, W, 3) uint8 RGB, the largest first, at most `max_faces`; none: an empty list.
@@ -133,8 +136,15 @@ class MediaPipeDetector:
         small one. Raises InputError where the array is not such an image.
         """
         _check(image)
+        with contextlib.nullcontext() if self._has_read else _native_chatter_off():  # the first face warns, at times
+            faces = self._detect(image)
+        self._has_read = self._has_read or bool(faces)
+        return faces
+
+    def _detect(self, image: np.ndarray) -> list[Face]:
         for regions in _passes(image):
-            faces = self._read(image, self._find(image, regions))
+            least = self.min_confidence if len(regions) == 1 else max(self.min_confidence, _SURE)
+            faces = self._read(image, self._find(image, regions, least))
             if faces:
                 return faces
         return []
@@ -170,10 +180,10 @@ class MediaPipeDetector:
             scores=np.mean([f.scores for f in seen], 0),
         )
 
-    def _find(self, image: np.ndarray, regions: list[_Square]) -> list[_Square]:
-        """Squares around faces in any of the regions, the largest first, each face once."""
+    def _find(self, image: np.ndarray, regions: list[_Square], least: float) -> list[_Square]:
+        """Squares around faces that score `least` or more in any of the regions, the largest first, each face once."""
         found: list[_Square] = []
-        candidates = [s for region in regions for s in self._search(image, region) if s.score >= self.min_confidence]
+        candidates = [s for region in regions for s in self._search(image, region) if s.score >= least]
         for square in sorted(candidates, key=lambda s: s.score, reverse=True):
             if not any(square.overlaps(other) for other in found):
                 found.append(square)
@@ -301,6 +311,17 @@ def _framed(cut: _Cut) -> _Cut:
     x, y = width // 3, height // 3
     image = cv2.copyMakeBorder(cut.image, y, y, x, x, cv2.BORDER_CONSTANT, value=(128, 128, 128))
     return _Cut(image, cut.left - x / cut.scale[0], cut.top - y / cut.scale[1], cut.scale)
+
+
+def _close_quietly(*tasks: vision.FaceDetector | vision.FaceLandmarker) -> None:
+    with _native_chatter_off():
+        for task in tasks:
+            try:
+                task.close()
+            except (
+                RuntimeError
+            ):  # the interpreter is exiting and took MediaPipe's thread: its own __del__ would raise too
+                task._handle = None
 
 
 @contextlib.contextmanager
