@@ -55,7 +55,7 @@ def test_variable_rate_keeps_time(tmp_path, suffix):
     got = indices(reader)
     half = Fraction(1, 2)
     for k, shown in enumerate(got):
-        assert shown == bisect.bisect_left(ticks, float((k + half) / reader.fps * 1000)) - 1
+        assert shown == bisect.bisect_right(ticks, (k + half) / reader.fps * 1000) - 1
     assert abs(len(got) / reader.fps - ticks[-1] / 1000) < 0.15
     assert 10 < reader.fps < 30
 
@@ -196,7 +196,8 @@ def sound_of(path: Path) -> tuple[str, float, float]:
         start = container.streams.video[0].start_time * container.streams.video[0].time_base
         loud = end = None
         for frame in container.decode(stream):
-            wave = np.abs(frame.to_ndarray().astype(float)).max(0)
+            wave = np.abs(frame.to_ndarray().astype(float))
+            wave = wave.reshape(-1, 2).max(1) if frame.format.is_packed else wave.max(0)
             wave = wave if wave.max() <= 1.5 else wave / 32768
             times = float(frame.pts * frame.time_base - start) + np.arange(len(wave)) / frame.rate
             if loud is None and (wave > 0.2).any():
@@ -231,7 +232,7 @@ def test_sound_is_kept_in_step_and_trimmed(tmp_path, name, codec, start, out, be
     kind, onset, end = sound_of(tmp_path / out)
     assert kind == becomes
     assert abs(onset - 1.0) < 0.03
-    assert abs(end - 2.0) < 0.06
+    assert abs(end - 2.0) < 0.11  # whole packets are kept: FLAC's last 104 ms
 
 
 def test_a_silent_driver_is_no_error(tmp_path):

@@ -26,7 +26,7 @@ _UNTAGGED = (2,)  # AVCOL_SPC_UNSPECIFIED
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}  # AVColorSpace to swscale's numbers
 _SMOOTH = 0x2 | 0x2000 | 0x4000 | 0x40000  # bilinear, full chroma in and out, accurate rounding
 _MAX_RATE = Fraction(240)
-_LONGEST_LAST_FRAME = 1.0  # seconds that a file's last frame is shown at most
+_LONGEST_LAST_FRAME = Fraction(1)  # seconds that a file's last frame is shown at most
 _COPIED_AUDIO = {
     ".mp4": ("aac", "mp3", "ac3", "eac3", "opus", "alac"),
     ".mov": ("aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s24le"),
@@ -73,7 +73,7 @@ class VideoReader:
 
     def _estimate(self, container: "av.container.InputContainer", stream: "av.VideoStream") -> int:
         if stream.duration and stream.time_base:
-            return round(Fraction(stream.duration) * stream.time_base * self.fps)
+            return round(stream.duration * Fraction(stream.time_base) * self.fps)
         if container.duration:
             return round(Fraction(container.duration, av.time_base) * self.fps)
         return stream.frames
@@ -84,28 +84,32 @@ class VideoReader:
         with av.open(str(self.path)) as container:
             count = 0
             shown: np.ndarray | None = None
-            start = end = 0.0
+            start = end = Fraction(0)
+            half = Fraction(1, 2)
             for time, image, duration in self._decoded(container):
                 if shown is None:
-                    start = time if time is not None else 0.0
+                    start = time if time is not None else Fraction(0)
                 at = time - start if time is not None else end
-                while shown is not None and (count + 0.5) / self.fps < at:
+                while shown is not None and (count + half) / self.fps < at:
                     yield shown
                     count += 1
                 shown, end = image, at + duration
-            while shown is not None and (count + 0.5) / self.fps < end:
+            while shown is not None and (count + half) / self.fps < end:
                 yield shown
                 count += 1
         if not self.note and count < 0.9 * self.frames - 1:
             self.note = f"{self.path.name}: the file ends after {count} of about {self.frames} frames; it may be cut off."
 
-    def _decoded(self, container: "av.container.InputContainer") -> "Iterator[tuple[float | None, np.ndarray, float]]":
+    def _decoded(
+        self, container: "av.container.InputContainer"
+    ) -> Iterator[tuple[Fraction | None, np.ndarray, Fraction]]:
         """(timestamp in seconds or None, upright RGB frame, how long it is shown in seconds) in display order."""
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         for frame in self._frames(container, stream):
-            own = float(getattr(frame, "duration", 0) or 0) * float(frame.time_base or stream.time_base or 0)
-            yield frame.time, _to_rgb(frame, stream), min(max(own, float(1 / self.fps)), _LONGEST_LAST_FRAME)
+            tick = Fraction(frame.time_base if frame.time_base is not None else stream.time_base or 0)
+            shown = min(max((getattr(frame, "duration", 0) or 0) * tick, 1 / self.fps), _LONGEST_LAST_FRAME)
+            yield None if frame.pts is None else frame.pts * tick, _to_rgb(frame, stream), shown
 
     def _frames(self, container: "av.container.InputContainer", stream: "av.VideoStream") -> Iterator[av.VideoFrame]:
         """Frames in display order; where the file breaks, they end and `note` says so."""
