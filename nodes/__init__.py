@@ -1,0 +1,30 @@
+"""The ComfyUI nodes: one file a family. Importing this needs ComfyUI."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .fit import FLAMEFit
+from .flow import FlowEncode
+from .folders import register_folders
+from .head import LoadHeadModel
+from .motion import FLAMEEdit, FLAMERetarget
+from .track import LoadHeadTrack, SaveHeadTrack
+from .warp import FlowWarpPreview
+
+NODES: list[type[io.ComfyNode]] = [
+    LoadHeadModel,
+    FLAMEFit,
+    FLAMEEdit,
+    FLAMERetarget,
+    SaveHeadTrack,
+    LoadHeadTrack,
+    FlowEncode,
+    FlowWarpPreview,
+]
+
+
+class Flow3DExtension(ComfyExtension):
+    """What the package's entry point gives to ComfyUI."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        register_folders()
+        return NODES

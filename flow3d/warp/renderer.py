@@ -1,0 +1,176 @@
+"""The learning-free renderer: a photo animated by the 3D flow alone.
+
+Inside the head the mesh says where each pixel came from; around it that motion is extended smoothly and fades into a
+still picture; what the photo never showed is filled from beside it, and marked.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+
+from ..camera import Camera
+from ..head.model import INNER_MOUTH, HeadModel
+from ..render.rasterize import Fragments, rasterize
+from ..track import HeadTrack
+from .fields import Array, blur_within, pull_push, shrink, smoothstep
+from .surface import SourceSurface, loose_level
+
+_CELL = 4  # pixels a side of the coarse grid on which the motion around the head is computed
+_FULL, _NONE = 0.12, 0.9  # head widths from the head: where the motion around it begins to fade, and has faded
+_BODY = 0.35  # share of the head's translation that the body takes
+_STILL = 1e-7  # metres: below it nothing has moved
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The rectangle of the photo that can change, in pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def of(self, image: NDArray) -> NDArray:
+        return image[self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+class FlowWarp:
+    """Renders one photo's head in any pose and expression of its own track.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        source: the head's track of one frame, fitted to the image; `source.camera` has the image's size.
+    """
+
+    def __init__(self, head: HeadModel, image: NDArray[np.uint8], source: HeadTrack):
+        self.head, self.image, self.source, self.camera = head, image, source, source.camera
+        self.surface = SourceSurface.of(head, source.vertices(head)[0], self.camera)
+        self.root = head.skin_weights[:, :1]
+        self.head_width = float(np.ptp(self.surface.pixels[self.root[:, 0].numpy() < 0.1, 0]))
+        self.loose = loose_level(head)
+        self.ear_faces = head.masks["ears"][head.faces].all(-1).numpy() if "ears" in head.masks else np.zeros(len(head.faces), bool)
+        self._prepare_contour()
+
+    def _prepare_contour(self) -> None:
+        """For each pixel on the photo's head, the way to the nearest pixel beside it: (H, W, 2), 0 beside the head."""
+        fragments = self.surface.fragments
+        triangle = fragments.triangle[0].numpy()
+        neck = self.root[self.head.faces].amax((1, 2)).numpy() > 0.05
+        solid = (triangle >= 0) & ~(neck | self.ear_faces)[triangle]
+        nearest = distance_transform_edt(solid, return_distances=False, return_indices=True)
+        y, x = np.indices(solid.shape)
+        self.way_out = np.stack([nearest[1] - x, nearest[0] - y], -1).astype(np.float32)
+        marks = self.head.landmarks_dense.on(torch.from_numpy(self.surface.vertices), self.head.faces)
+        p = self.camera.project(marks).numpy()
+        self.brow_y, self.chin_y = p[[33, 263], 1].mean(), p[152, 1]
+        body = self.root[:, 0].numpy() > 0.5
+        self.neck_y = self.surface.pixels[body, 1].mean() if body.any() else self.surface.pixels[:, 1].max()
+
+    def target_vertices(self, target: HeadTrack) -> torch.Tensor:
+        """(V, 3) in the camera frame: the head as the target has it, its neck's foot held by the body."""
+        moved = target.vertices(self.head)[0]
+        still = torch.from_numpy(self.surface.vertices) + _BODY * (target.translation[0] - self.source.translation[0])
+        return moved + self.root * (still - moved)
+
+    def frame(self, target: HeadTrack) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """The photo with its head as in the target (one frame of the source's own shape and camera).
+
+        Returns:
+            (H, W, 3) uint8 RGB, and (H, W) uint8: 255 where the photo did not show what stands there now.
+        """
+        vertices = self.target_vertices(target)
+        image, mask = self.image.copy(), np.zeros(self.image.shape[:2], np.uint8)
+        if np.abs(vertices.numpy() - self.surface.vertices).max() < _STILL:
+            return image, mask
+        window = self._window(vertices)
+        camera = self.camera.cropped(window.left, window.top, window.width, window.height)
+        fragments = rasterize(vertices[None], self.head.faces, camera)
+        shift = (target.translation[0] - self.source.translation[0]).numpy()
+        source_pixels, filled = self._map(window, fragments, shift)
+        colour = cv2.remap(
+            self.image,
+            source_pixels - np.float32(0.5),
+            None,
+            cv2.INTER_CUBIC,
+            borderMode=cv2.BORDER_REFLECT_101,
+        )
+        window.of(image)[:] = colour
+        window.of(mask)[:] = (255 * filled).astype(np.uint8)
+        return image, mask
+
+    def _window(self, vertices: torch.Tensor) -> _Window:
+        pixels = np.concatenate([self.camera.project(vertices).numpy(), self.surface.pixels])
+        margin = (_NONE + 0.1) * self.head_width
+        height, width = self.image.shape[:2]
+        left, top = np.floor(pixels.min(0) - margin).astype(int).clip(0)
+        right, bottom = np.ceil(pixels.max(0) + margin).astype(int).clip(0, (width, height))
+        return _Window(int(left), int(top), int(right - left), int(bottom - top))
+
+    def _map(self, window: _Window, fragments: Fragments, shift: Array) -> tuple[Array, Array]:
+        """Where each pixel of the window comes from in the photo (h, w, 2), and how much of it was never seen (h, w)."""
+        triangle = fragments.triangle[0].numpy()
+        on_head = (triangle >= 0) & ~self.ear_faces[triangle]
+        at = np.flatnonzero(on_head)
+        corners = self.head.faces.numpy()[triangle.ravel()[at]]
+        bary = fragments.bary[0].numpy().reshape(-1, 3)[at]
+        table = np.concatenate([self.surface.pixels, self.surface.seen[:, None], self.loose[:, None]], 1)
+        inside = np.einsum("nca,nc->na", table[corners], bary)
+
+        y, x = np.mgrid[: window.height, : window.width].astype(np.float32)
+        here = np.stack([x + window.left + 0.5, y + window.top + 0.5], -1)
+        flow = np.zeros_like(here)
+        flow.reshape(-1, 2)[at] = inside[:, :2] - here.reshape(-1, 2)[at]
+        seen = np.zeros(triangle.shape, np.float32)
+        seen.ravel()[at] = inside[:, 2]
+        loose = np.zeros_like(seen)
+        loose.ravel()[at] = inside[:, 3]
+        around = self._around(window, flow, seen, on_head, shift)
+        own = (seen + (1 - seen) * (1 - loose))[..., None] * on_head[..., None]
+        flow = flow * own + around * (1 - own)
+        return here + flow, (1 - seen) * on_head
+
+    def _around(self, window: _Window, flow: Array, seen: Array, on_head: Array, shift: Array) -> Array:
+        """The motion around the head, (h, w, 2): the seen surface's, extended, faded, and kept off the photo's own head."""
+        height, width = seen.shape
+        grid = (max(1, -(-width // _CELL)), max(1, -(-height // _CELL)))
+
+        def coarse(image: Array) -> Array:
+            return cv2.resize(image, grid, interpolation=cv2.INTER_AREA)
+
+        confidence = coarse(seen)
+        known = coarse(flow * seen[..., None]) / np.maximum(confidence, 1e-4)[..., None]
+        extended = pull_push(known, confidence)
+        scale = np.float32([width / grid[0], height / grid[1]])
+        y, x = np.mgrid[: grid[1], : grid[0]].astype(np.float32) + 0.5
+        x, y = x * scale[0] + window.left, y * scale[1] + window.top
+        head = coarse(on_head.astype(np.float32))
+        distance = cv2.distanceTransform((head < 0.5).astype(np.uint8), cv2.DIST_L2, 5) * scale.mean() / self.head_width
+        fade = 1 - smoothstep(distance, _FULL, _NONE)
+        depth = float(self.source.translation[0, 2])
+        body_flow = -_BODY * shift[:2] * self.camera.focal / depth
+        w = self.head_width
+        body = smoothstep(y, self.neck_y - 0.25 * w, self.neck_y + 0.2 * w) * smoothstep(distance, 0.0, 0.25)
+        extended = extended + (body_flow - extended) * body[..., None]
+        image_h, image_w = self.image.shape[:2]
+        border = np.minimum(np.minimum(x, image_w - x), np.minimum(y, image_h - y))
+        fade = fade * np.maximum(smoothstep(border, 0, 0.15 * w), head)
+        extended = extended * fade[..., None]
+        extended = extended + self._push(extended, x, y, 1 - head)
+        return cv2.resize(extended.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+
+    def _push(self, flow: Array, x: Array, y: Array, outside: Array) -> Array:
+        """What must be added beside the head so that no pixel there shows what is on the photo's head: the far cheek
+        has turned away. Only between eyes and chin; above, the bald contour lies within the hair, which a push would tear."""
+        w = self.head_width
+        way = cv2.remap(
+            self.way_out, (x + flow[..., 0] - 0.5).astype(np.float32), (y + flow[..., 1] - 0.5).astype(np.float32),
+            cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE,
+        )  # fmt: skip
+        level = smoothstep(y, self.brow_y - 0.05 * w, self.brow_y + 0.15 * w) * (
+            1 - smoothstep(y, self.chin_y - 0.05 * w, self.chin_y + 0.05 * w)
+        )
+        return blur_within(way, outside, 0.025 * w / _CELL) * (level * (outside > 0.5))[..., None]

@@ -1,0 +1,100 @@
+"""What a photo shows of a head: where each vertex lies in it, and which vertices it shows at all."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+from scipy.sparse.linalg import spsolve
+
+from ..camera import Camera
+from ..head.model import HeadModel
+from ..render.rasterize import Fragments, rasterize
+from ..render.shade import vertex_normals
+from ..fit import mediapipe_points as mp
+from .fields import smoothstep
+
+Array = NDArray[np.float32]
+
+_DEPTH_TOLERANCE = 0.004  # metres
+_FACING = (0.05, 0.30)  # cosine between normal and view, from unseen to seen
+_HAIRLINE, _TRAGI = 10, (234, 454)  # MediaPipe landmarks: the top of the oval, and before each ear
+_ANCHOR = 1e-4  # keeps hidden vertices that no seen one can reach where they are
+
+
+@dataclass(frozen=True, eq=False)
+class SourceSurface:
+    """A head in its photo.
+
+    `pixels` are the vertices' places in the photo; a hidden vertex has the place that continues its seen neighbours
+    smoothly, so that a part that turns into view shows what was beside it.
+    """
+
+    vertices: Array  # (V, 3) metres, camera frame
+    pixels: Array  # (V, 2)
+    seen: Array  # (V,) 0..1
+    fragments: Fragments
+
+    @classmethod
+    def of(cls, head: HeadModel, vertices: torch.Tensor, camera: Camera) -> "SourceSurface":
+        """The surface of a head with vertices (V, 3) in the camera frame."""
+        fragments = rasterize(vertices[None], head.faces, camera)
+        pixels = camera.project(vertices).numpy()
+        facing = _facing(head, vertices)
+        seen = _unhidden(vertices.numpy(), pixels, fragments.depth[0].numpy()) * smoothstep(facing, *_FACING)
+        filled = _extended(head, pixels, seen > 0)
+        return cls(vertices.numpy(), filled.astype(np.float32), seen.astype(np.float32), fragments)
+
+
+def _facing(head: HeadModel, vertices: torch.Tensor) -> Array:
+    normals = vertex_normals(vertices[None], head.faces)[0]
+    view = -vertices / vertices.norm(dim=-1, keepdim=True)
+    return (normals * view).sum(-1).numpy()
+
+
+def _unhidden(vertices: Array, pixels: Array, depth: Array) -> NDArray[np.bool_]:
+    """(V,) whether nothing of the head lies before a vertex: the farthest of the 3 x 3 pixels about it decides."""
+    height, width = depth.shape
+    x, y = np.floor(pixels).astype(int).T
+    behind = np.zeros(len(vertices), np.float32)
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            z = depth[(y + dy).clip(0, height - 1), (x + dx).clip(0, width - 1)]
+            behind = np.maximum(behind, np.where(z > 0, z, np.inf))
+    return vertices[:, 2] <= behind + _DEPTH_TOLERANCE
+
+
+def _extended(head: HeadModel, pixels: Array, known: NDArray[np.bool_]) -> Array:
+    """Pixels (V, 2) with those of unknown vertices replaced by the harmonic extension over the mesh's edges."""
+    faces = head.faces.numpy()
+    a = np.concatenate([faces[:, 0], faces[:, 1], faces[:, 2]])
+    b = np.concatenate([faces[:, 1], faces[:, 2], faces[:, 0]])
+    rest = head.template.numpy()
+    weight = 1 / np.maximum(np.linalg.norm(rest[a] - rest[b], axis=1), 1e-5)
+    n = len(pixels)
+    adjacency = sp.coo_matrix((np.r_[weight, weight], (np.r_[a, b], np.r_[b, a])), (n, n)).tocsr()
+    degree = np.asarray(adjacency.sum(1))[:, 0]
+    laplacian = sp.diags(degree * (1 + _ANCHOR) + 1e-9) - adjacency
+    out = pixels.copy()
+    hidden, shown = np.flatnonzero(~known), np.flatnonzero(known)
+    if len(hidden) == 0 or len(shown) == 0:
+        return out
+    system = laplacian[hidden][:, hidden].tocsc()
+    right = -(laplacian[hidden][:, shown] @ pixels[shown]) + (degree[hidden] * _ANCHOR)[:, None] * pixels[hidden]
+    out[hidden] = np.stack([spsolve(system, right[:, i]) for i in range(2)], 1)
+    return out
+
+
+def loose_level(head: HeadModel) -> Array:
+    """(V,) 0..1: 1 where hair is likely to hide the head's own surface, above the brow and behind the ears.
+
+    Told from where the face oval ends, so that it serves a head without masks.
+    """
+    marks = head.landmarks_dense.on(head.template, head.faces).numpy()
+    vertices = head.template.numpy()
+    hairline = smoothstep(vertices[:, 1], marks[_HAIRLINE, 1] - 0.01, marks[_HAIRLINE, 1] + 0.01)
+    ears = marks[list(_TRAGI)].mean(0)
+    behind = 1 - smoothstep(vertices[:, 2], ears[2] - 0.015, ears[2] + 0.005)
+    above_jaw = smoothstep(vertices[:, 1], marks[mp.CHIN, 1] + 0.01, marks[mp.CHIN, 1] + 0.04)
+    return np.maximum(hairline, behind * above_jaw).astype(np.float32)

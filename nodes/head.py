@@ -1,0 +1,58 @@
+"""Load Head Model."""
+
+from pathlib import Path
+
+import folder_paths
+import torch
+from comfy_api.latest import io
+
+from ..flow3d.errors import InputError
+from ..flow3d.head.load import load_head
+from .folders import FLAME
+from .sockets import Head
+
+OPEN = "open head"
+
+
+def head_file(name: str) -> Path | str:
+    """What `load_head` takes for a name in the node's list. Raises InputError for any other name."""
+    if name == OPEN:
+        return "open"
+    path = folder_paths.get_full_path(FLAME, name) if name in folder_paths.get_filename_list(FLAME) else None
+    if path is None:
+        folder = folder_paths.get_folder_paths(FLAME)[0]
+        raise InputError(f"Load Head Model: there is no '{name}' in {folder}. Put the file there, or choose '{OPEN}'.")
+    return Path(path)
+
+
+class LoadHeadModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Flow3DLoadHeadModel",
+            display_name="Load Head Model",
+            category="Flow3D/head",
+            description="A parametric head: the open head (CC0) that comes with Flow3D, or a FLAME file of your own.",
+            inputs=[
+                io.Combo.Input(
+                    "name",
+                    options=[OPEN, *folder_paths.get_filename_list(FLAME)],
+                    default=OPEN,
+                    tooltip="The open head, or a FLAME file (.pkl, .npz or .safetensors) in models/flame.",
+                ),
+            ],
+            outputs=[Head.Output(display_name="head", tooltip="The head model, in metres.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, name: str) -> str:
+        file = head_file(name)
+        if isinstance(file, str):
+            return file
+        stat = file.stat()
+        return f"{file} {stat.st_size} {stat.st_mtime_ns}"
+
+    @classmethod
+    def execute(cls, name: str) -> io.NodeOutput:
+        with torch.inference_mode(False):  # tensors born in inference mode can never be fitted
+            return io.NodeOutput(load_head(head_file(name)))
