@@ -119,7 +119,7 @@ def open_driver(
     """
     path = Path(driver)
     if not path.exists() and str(driver) in motion_names():
-        track = load_motion(str(driver))
+        track = load_motion(str(driver), head)
         return Driver(track[:limit], f"bundled motion '{driver}', {len(track)} frames")
     if path.suffix.lower() == _TRACK_SUFFIX:
         track = load_track(path)

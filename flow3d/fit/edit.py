@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..head.model import HeadModel
-from ..rotations import compose
+from ..rotations import compose, to_matrix
 from ..track import HeadTrack
 
 POSE_EDITS = ("yaw", "pitch", "roll", "x", "y", "z")
@@ -100,17 +100,36 @@ def _check(head: HeadModel, track: HeadTrack, edits: Mapping[str, float]) -> Non
         )
 
 
-def _radians(edits: Mapping[str, float], *names: str) -> float:
-    return math.radians(sum(edits.get(n, 0.0) for n in names))
+def pose_rotation(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
+    """Degrees (...) each, signs as at the top of this file, to `HeadTrack.rotation` (..., 3) of a head so turned."""
+    yaw, pitch, roll = (torch.deg2rad(x) for x in (yaw, pitch, roll))
+    none = torch.zeros_like(yaw)
+    # Axes of the camera (x right, y down, z forward), which an unturned head shares.
+    turns = ([none, -yaw, none], [-pitch, none, none], [none, none, roll])
+    return compose(*(torch.stack(turn, -1) for turn in turns))
+
+
+def pose_angles(rotation: Tensor) -> Tensor:
+    """The inverse of `pose_rotation`: (..., 3) to (..., 3) yaw, pitch and roll in degrees; pitch within 90."""
+    m = to_matrix(rotation)
+    yaw = torch.atan2(-m[..., 0, 2], m[..., 2, 2])
+    pitch = torch.asin(m[..., 1, 2].clamp(-1, 1))
+    roll = torch.atan2(m[..., 1, 0], m[..., 1, 1])
+    return torch.rad2deg(torch.stack([yaw, pitch, roll], -1))
+
+
+def gaze_rotation(yaw: Tensor, pitch: Tensor) -> Tensor:
+    """Degrees (...) each to the axis-angle (..., 3) of an eye joint, in the head frame (y up, z out of the face)."""
+    yaw, pitch = torch.deg2rad(yaw), torch.deg2rad(pitch)
+    none = torch.zeros_like(yaw)
+    return compose(torch.stack([none, yaw, none], -1), torch.stack([-pitch, none, none], -1))
 
 
 def _turned(rotation: Tensor, edits: Mapping[str, float]) -> Tensor:
-    yaw, pitch, roll = (_radians(edits, n) for n in ("yaw", "pitch", "roll"))
-    if not (yaw or pitch or roll):
+    angles = [edits.get(n, 0.0) for n in ("yaw", "pitch", "roll")]
+    if not any(angles):
         return rotation
-    # Axes of the camera (x right, y down, z forward), which an unturned head shares.
-    turns = rotation.new_tensor([[0.0, -yaw, 0.0], [-pitch, 0.0, 0.0], [0.0, 0.0, roll]])
-    return compose(rotation, *(turn.expand_as(rotation) for turn in turns))
+    return compose(rotation, pose_rotation(*rotation.new_tensor(angles)).expand_as(rotation))
 
 
 def _shifted(translation: Tensor, edits: Mapping[str, float]) -> Tensor:
@@ -121,20 +140,25 @@ def _shifted(translation: Tensor, edits: Mapping[str, float]) -> Tensor:
 def _gazed_and_opened(head: HeadModel, track: HeadTrack, edits: Mapping[str, float]) -> Tensor:
     joints = track.joints
     for side, joint in _EYES.items():
-        yaw = _radians(edits, "gazeYaw", f"gazeYaw{side}")
-        pitch = _radians(edits, "gazePitch", f"gazePitch{side}")
-        if yaw or pitch:
-            joints = _joint_turned(track, joints, joint, [[0.0, yaw, 0.0], [-pitch, 0.0, 0.0]])
+        gaze = [edits.get(n, 0.0) + edits.get(n + side, 0.0) for n in ("gazeYaw", "gazePitch")]
+        if any(gaze):
+            joints = _joint_turned(track, joints, joint, gaze_rotation(*joints.new_tensor(gaze)))
     if "jawOpen" in edits and "jawOpen" not in head.expression_names:
-        joints = _joint_turned(track, joints, "jaw", [[math.radians(FULL_JAW) * edits["jawOpen"], 0.0, 0.0]])
+        joints = _joint_turned(track, joints, "jaw", jaw_rotation(joints.new_tensor(edits["jawOpen"])))
     return joints
 
 
-def _joint_turned(track: HeadTrack, joints: Tensor, name: str, turns: list[list[float]]) -> Tensor:
-    """`joints` (T, J - 1, 3) with the named joint turned by axis-angles in the head frame (y up, z out of the face)."""
+def jaw_rotation(opening: Tensor) -> Tensor:
+    """How far the mouth is open (...), 0..1, to the axis-angle (..., 3) of the jaw joint in the head frame."""
+    none = torch.zeros_like(opening)
+    return torch.stack([math.radians(FULL_JAW) * opening, none, none], -1)
+
+
+def _joint_turned(track: HeadTrack, joints: Tensor, name: str, turn: Tensor) -> Tensor:
+    """`joints` (T, J - 1, 3) with the named joint turned by an axis-angle (3,) in the head frame."""
     j = track.joint_names.index(name) - 1
-    turn = [joints.new_tensor(t).expand(len(joints), 3) for t in turns]
-    return torch.cat([joints[:, :j], compose(joints[:, j], *turn)[:, None], joints[:, j + 1 :]], 1)
+    turned = compose(joints[:, j], turn.expand(len(joints), 3))
+    return torch.cat([joints[:, :j], turned[:, None], joints[:, j + 1 :]], 1)
 
 
 def _expressed(head: HeadModel, expression: Tensor, edits: Mapping[str, float]) -> Tensor:

@@ -140,10 +140,9 @@ def _to_rgb(frame: av.VideoFrame, stream: "av.VideoStream") -> np.ndarray:
     tagged = frame.colorspace not in _UNTAGGED and frame.colorspace in _MATRICES
     matrix = _MATRICES[frame.colorspace] if tagged else (BT709 if min(frame.width, frame.height) >= 720 else BT601)
     full = frame.color_range == FULL or frame.format.name.startswith("yuvj")
-    aspect = stream.sample_aspect_ratio
-    wide = aspect is not None and aspect > 0 and abs(aspect - 1) > 0.001
+    aspect = stream.sample_aspect_ratio or Fraction(1)
     rgb = frame.reformat(
-        width=max(1, round(frame.width * aspect)) if wide else frame.width,
+        width=max(1, round(frame.width * aspect)),
         height=frame.height,
         format="rgb24",
         src_colorspace=matrix,
