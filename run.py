@@ -305,6 +305,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036 - the one file that an older Python may run
         sys.exit("run.py: Python 3.10 or newer is needed, this is " + sys.version.split()[0] + ".")
     sys.exit(main(sys.argv[1:]))
