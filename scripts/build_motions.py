@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from comfyui_flow3d.flow3d.camera import Camera
+from comfyui_flow3d.flow3d.fit.arkit import ARKIT, ARKIT_NAMES
 from comfyui_flow3d.flow3d.fit.edit import gaze_rotation, pose_rotation
 from comfyui_flow3d.flow3d.head.model import FLAME_JOINTS
-from comfyui_flow3d.flow3d.io.motions import ARKIT_NAMES, FOLDER
+from comfyui_flow3d.flow3d.io.motions import FOLDER
 from comfyui_flow3d.flow3d.io.tracks import save_track
 from comfyui_flow3d.flow3d.rotations import to_matrix
 from comfyui_flow3d.flow3d.track import HeadTrack
@@ -110,7 +112,7 @@ class Motion:
             translation=translation.float(),
             camera=Camera.from_field_of_view(512, 512),
             fps=float(FPS),
-            head_name="ARKit",
+            head_name=ARKIT,
         )
 
 
@@ -193,9 +195,9 @@ def talk() -> Motion:
     """About four and a half syllables a second in three phrases; the head marks the stresses."""
     m = Motion(6.0)
     phrases = (
-        (0.3, "m a l o - s e m i l a"),
-        (2.3, "u a f o l i m e a"),
-        (4.2, "a l s u m a i o"),
+        (0.3, "m a l o m e s a l i m a"),
+        (2.3, "u a f o l i m e s a l o"),
+        (4.2, "a l e m u s a m o"),
     )
     spoken = [(0.14, "-")]
     for start, text in phrases:
@@ -231,8 +233,9 @@ def blink_and_wink() -> Motion:
         around = ((at - 0.2, 0), (at, 1), (at + 0.28, 1), (at + 0.6, 0))
         for name, value in (("cheekSquint", 0.6), ("mouthSmile", 0.45), ("mouthDimple", 0.3), ("browDown", 0.3)):
             m.add(name + side, *[(t, v * value) for t, v in around])
-        m.add("roll", *[(t, v * lean) for t, v in around])
-        m.add("yaw", *[(t, -v * lean / 2) for t, v in around])
+        slowly = ((at - 0.4, 0), (at + 0.04, 1), (at + 0.28, 1), (at + 0.8, 0))
+        m.add("roll", *[(t, v * lean) for t, v in slowly])
+        m.add("yaw", *[(t, -v * lean / 2) for t, v in slowly])
     m.blink(4.32)
     m.hold_gaze()
     return m
@@ -296,10 +299,10 @@ def laugh() -> Motion:
     m.both("noseSneer", (0.3, 0), (0.8, 0.25), (2.8, 0.2), (3.6, 0))
     bursts: Keys = [(0.3, 0)]
     bob: Keys = [(0.3, 0)]
-    for k in range(10):
-        at, fade = 0.72 + 0.22 * k, 1 - 0.06 * k
-        bursts += [(at, 0.5 * fade), (at + 0.11, 0.24 * fade)]
-        bob += [(at, 1.2 * fade), (at + 0.11, -0.6 * fade)]
+    for k in range(9):
+        at, fade = 0.72 + 0.24 * k, 1 - 0.06 * k
+        bursts += [(at, 0.5 * fade), (at + 0.12, 0.24 * fade)]
+        bob += [(at, 0.5 * fade), (at + 0.12, -0.25 * fade)]
     m.add("jawOpen", *bursts, (3.4, 0.05), (4.3, 0))
     m.add("pitch", *bob, (3.2, 0))
     m.add("pitch", (0.3, 0), (0.9, 6), (1.9, 3), (2.6, -4), (3.4, -1), (4.5, 0))

@@ -4,9 +4,10 @@ import io
 
 import numpy as np
 import pytest
+from PIL import Image, ImageCms
+
 from comfyui_flow3d.flow3d.errors import InputError
 from comfyui_flow3d.flow3d.io.images import read_image, write_image
-from PIL import Image, ImageCms
 
 
 @pytest.fixture

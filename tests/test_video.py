@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+
 from comfyui_flow3d.flow3d.errors import Flow3DError, InputError
 from comfyui_flow3d.flow3d.io.video import VideoReader, VideoWriter
 

@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..head.model import HeadModel
 from ..rotations import compose, inverse
 from ..track import HeadTrack
+from .arkit import on_head
 
 Mode = Literal["relative", "absolute"]
 MODES: tuple[Mode, ...] = ("relative", "absolute")
@@ -35,13 +36,13 @@ def retarget(
     the clip, which belongs to the driver's identity, is left out.
 
     Args:
-        source: a track of one frame. driver: any track of the same head model; one without a digest (a bundled motion)
-            fits every head with as many expression components.
+        source: a track of one frame. driver: any track of the same head model, or a bundled motion, which fits every head.
         parts: names out of `PARTS`; the others stay as in the source.
 
     Raises InputError for an unknown mode or part, a source of several frames, or tracks of different head models.
     """
     parts = frozenset(parts)
+    driver = on_head(driver, head)
     _check(head, source, driver, mode, parts)
     driver = _like(driver, source)
     size_ratio = (_head_size(head, source) / _head_size(head, driver)).to(source.translation)
