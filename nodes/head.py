@@ -8,17 +8,23 @@ from comfy_api.latest import io
 
 from ..flow3d.errors import InputError
 from ..flow3d.head.load import load_head
-from .folders import FLAME
+from .folders import FLAME, MEDIAPIPE, model_folders
+from .running import progress
 from .sockets import Head
 
 OPEN = "open head"
+
+
+def head_names() -> list[str]:
+    """The node's list. Landmarks that were found on a head lie beside its file and are no head."""
+    return [OPEN, *(n for n in folder_paths.get_filename_list(FLAME) if not n.endswith(".landmarks.safetensors"))]
 
 
 def head_file(name: str) -> Path | str:
     """What `load_head` takes for a name in the node's list. Raises InputError for any other name."""
     if name == OPEN:
         return "open"
-    path = folder_paths.get_full_path(FLAME, name) if name in folder_paths.get_filename_list(FLAME) else None
+    path = folder_paths.get_full_path(FLAME, name) if name in head_names() else None
     if path is None:
         folder = folder_paths.get_folder_paths(FLAME)[0]
         raise InputError(f"Load Head Model: there is no '{name}' in {folder}. Put the file there, or choose '{OPEN}'.")
@@ -36,7 +42,7 @@ class LoadHeadModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "name",
-                    options=[OPEN, *folder_paths.get_filename_list(FLAME)],
+                    options=head_names(),
                     default=OPEN,
                     tooltip="The open head, or a FLAME file (.pkl, .npz or .safetensors) in models/flame.",
                 ),
@@ -55,4 +61,4 @@ class LoadHeadModel(io.ComfyNode):
     @classmethod
     def execute(cls, name: str) -> io.NodeOutput:
         with torch.inference_mode(False):  # tensors born in inference mode can never be fitted
-            return io.NodeOutput(load_head(head_file(name)))
+            return io.NodeOutput(load_head(head_file(name), model_folders(MEDIAPIPE), progress()))

@@ -30,12 +30,12 @@ def draw_head(image: NDArray[np.uint8], head: HeadModel, vertices: Tensor, camer
     lines = _fixed(pixels[faces[facing]])
     drawn = image.copy()
     cv2.polylines(drawn, list(lines), True, _MESH, 1, cv2.LINE_AA, _SHIFT)
-    drawn = cv2.addWeighted(drawn, 0.45, image, 0.55, 0)
+    drawn = cv2.addWeighted(drawn, 0.3, image, 0.7, 0)
     if head.landmarks_dense is not None:
-        marks = head.landmarks_dense.on(vertices, head.faces)[head.landmarks_dense.found]
-        radius = max(1, round(min(image.shape[:2]) / 400))
-        for x, y in _fixed(camera.project(marks)):
-            cv2.circle(drawn, (int(x), int(y)), radius << _SHIFT, _MARK, -1, cv2.LINE_AA, _SHIFT)
+        marks = camera.project(head.landmarks_dense.on(vertices, head.faces)[head.landmarks_dense.found])
+        radius = max(0.5, float(marks[:, 1].max() - marks[:, 1].min()) / 250)
+        for x, y in _fixed(marks):
+            cv2.circle(drawn, (int(x), int(y)), round(radius * (1 << _SHIFT)), _MARK, -1, cv2.LINE_AA, _SHIFT)
     return drawn
 
 
