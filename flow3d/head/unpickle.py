@@ -31,7 +31,8 @@ _NUMPY = {
 } | {"numpy.ndarray", "numpy.dtype"}
 _RECONSTRUCTORS = {"copy_reg._reconstructor", "copyreg._reconstructor"}
 _CONTAINERS = {"__builtin__.object", "builtins.object", "__builtin__.set", "builtins.set", "collections.OrderedDict"}
-_ALLOWED = _NUMPY | _RECONSTRUCTORS | _CONTAINERS | {"_codecs.encode"}
+_BYTES = {"__builtin__.bytes", "builtins.bytes"}
+_ALLOWED = _NUMPY | _RECONSTRUCTORS | _CONTAINERS | _BYTES | {"_codecs.encode"}
 _SPARSE = re.compile(r"scipy\.sparse\.(?:\w+\.)?(csc|csr|coo)_matrix")
 _CHUMPY = re.compile(r"chumpy\.(?:\w+\.)?\w+")
 _PLAIN_DTYPE = re.compile(r"b1|[iu][1248]|f[248]")
@@ -245,6 +246,12 @@ class _Machine:
     def _empty_list(self) -> None:
         self.stack.append([])
 
+    def _empty_set(self) -> None:
+        self.stack.append([])  # chumpy notes what changed in a set; nobody reads it
+
+    def _additems(self) -> None:
+        self._extend(self._since_mark())
+
     def _empty_dict(self) -> None:
         self.stack.append({})
 
@@ -326,6 +333,8 @@ def _made(name: str, arguments: tuple) -> Any:
         return text.encode("latin-1")
     if name == "collections.OrderedDict" and not arguments:
         return {}
+    if name in _BYTES and not arguments:  # how Python 3 writes b"" for Python 2
+        return b""
     if name in _RECONSTRUCTORS:
         of = arguments[0]
         if not isinstance(of, Name):
