@@ -12,6 +12,7 @@ from .camera import Camera
 from .errors import InputError
 from .fit.detect import Face, MediaPipeDetector, follow
 from .fit.edit import edit_track
+from .fit.lids import match_lids
 from .fit.retarget import retarget
 from .fit.solve import FitReport, fit_track
 from .head.model import HeadModel
@@ -152,7 +153,8 @@ def choose_frames(track: HeadTrack, frames: int | None, loop: bool) -> HeadTrack
 def retargeted(head: HeadModel, portrait: Portrait, driver: Driver, options: Options) -> HeadTrack:
     """The portrait's head doing what the driver does, edits included."""
     motion = choose_frames(driver.track, options.frames, options.loop)
-    return edit_track(head, retarget(head, portrait.track, motion, options.mode), options.edits)
+    target = retarget(head, portrait.track, motion, options.mode)
+    return edit_track(head, match_lids(head, portrait.track, motion, target), options.edits)
 
 
 def render(warp: FlowWarp, track: HeadTrack, progress: Progress | None = None) -> Iterator[tuple[NDArray, NDArray]]:

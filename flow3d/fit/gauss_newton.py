@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..camera import Camera
 from ..head.model import FLIP, HeadModel
-from ..rotations import compose, to_matrix
+from ..rotations import compose, inverse, to_matrix
 from . import mediapipe_points as mp
 from . import priors
 from .landmark_model import LandmarkModel, place, projection_jacobian
@@ -28,10 +28,11 @@ class Observations:
 
     points: Tensor  # (n, 478, 2) pixels
     scores: Tensor  # (n, E) expected expression; zeros where the head's components have no names
-    rotation: Tensor  # (n, 3) first guess, camera frame
+    rotation: Tensor  # (n, 3) the detector's own estimate, camera frame
+    trust: Tensor  # (n,) how much the fitted rotation is drawn to it, per radian; 0: it is a first guess only
 
     def __getitem__(self, frames: slice | Tensor) -> "Observations":
-        return Observations(self.points[frames], self.scores[frames], self.rotation[frames])
+        return Observations(self.points[frames], self.scores[frames], self.rotation[frames], self.trust[frames])
 
     def __len__(self) -> int:
         return len(self.points)
@@ -59,10 +60,11 @@ def _free_joints(head: HeadModel) -> list[tuple[str, int, int]]:
 
 
 def _weighted_step(jacobian: Tensor, residual: Tensor, weight: Tensor, prior: Tensor, away: Tensor) -> Tensor:
-    """The step that minimises `|W (r + J d)|^2 + |prior (away + d)|^2`, (n, P), for J (n, L, 2, P) and r (n, L, 2)."""
+    """The step that minimises `|W (r + J d)|^2 + |prior (away + d)|^2`, (n, P), for J (n, L, 2, P),
+    r (n, L, 2), prior and away (n, P) or (P,)."""
     a = (jacobian * weight[..., None]).flatten(1, 2)
     r = (residual * weight).flatten(1)
-    normal = a.transpose(1, 2) @ a + torch.diag(prior**2)
+    normal = a.transpose(1, 2) @ a + torch.diag_embed(prior**2)
     gradient = (a.transpose(1, 2) @ r[..., None])[..., 0] + prior**2 * away
     normal = normal + torch.diag_embed(_DAMPING * torch.diagonal(normal, dim1=1, dim2=2) + 1e-9)
     return -torch.linalg.solve(normal, gradient)
@@ -155,9 +157,12 @@ class GaussNewton:
         jacobian = torch.cat([expression, pose, self._joint_block(shape, points, to_residual, x)], -1)
         r = self.residuals(shape, x, seen)
         angles = torch.stack([x.joints[:, j, axis] for _, j, axis in self.free_joints], -1)
-        unbound = torch.zeros(len(seen), 6, dtype=torch.float64)
-        prior = torch.cat([self.expression_prior, unbound[0], self.joint_prior])
-        away = torch.cat([x.expression - seen.scores, unbound, angles], -1)
+        n, unbound = len(seen), torch.zeros(len(seen), 3, dtype=torch.float64)
+        off = compose(x.rotation, inverse(seen.rotation))
+        prior = torch.cat(
+            [self.expression_prior.expand(n, -1), seen.trust[:, None].expand(n, 3), unbound, self.joint_prior.expand(n, -1)], 1
+        )
+        away = torch.cat([x.expression - seen.scores, off, unbound, angles], -1)
         step = _weighted_step(jacobian, r, self._robust(r), prior, away)
         e = self.n_expression
         return self._stepped(x, step[:, :e], step[:, e : e + 6], step[:, e + 6 :])

@@ -10,6 +10,7 @@ SHAPE_PRIOR = 1.5
 EXPRESSION_PRIOR = 2.0
 EYE_PRIOR = 3.0
 JAW_PRIOR = 4.0
+ROTATION_TRUST = 250.0  # per radian
 ROBUST_SCALE = 4.0
 """Residuals are in hundredths of the distance between the eyes; one beyond this counts less and less."""
 

@@ -6,18 +6,20 @@ a renderer can put the surface exactly where the picture has it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from ..camera import Camera
 from ..errors import InputError
 from ..head.model import FLIP, HeadModel
-from ..rotations import from_matrix
+from ..rotations import compose, from_matrix, inverse
 from ..track import DETECTED, INTERPOLATED, HeadTrack
 from . import mediapipe_points as mp
+from . import priors
 from .detect import Face
 from .gauss_newton import GaussNewton, Observations, Pose
 from .offsets import landmark_residuals, personal_offsets
@@ -59,9 +61,22 @@ def observe(head: HeadModel, faces: Sequence[Face]) -> Observations:
         scores[:, ours] = torch.from_numpy(np.stack([f.scores for f in faces])).double()[:, theirs]
     flip = np.diag(FLIP)
     turns = [np.eye(3) if f.matrix is None else flip @ (f.matrix[:3, :3] / np.linalg.norm(f.matrix[:3, :3], axis=0)) @ flip for f in faces]
-    return Observations(
-        torch.from_numpy(np.stack([f.points for f in faces])).double(), scores, from_matrix(torch.from_numpy(np.stack(turns)))
-    )
+    points = torch.from_numpy(np.stack([f.points for f in faces])).double()
+    return Observations(points, scores, from_matrix(torch.from_numpy(np.stack(turns))), points.new_zeros(n))
+
+
+def _with_trusted_rotation(seen: Observations, keys: Tensor, x: Pose) -> Observations:
+    """The observations with the detector's rotations corrected by their constant difference from the fitted ones at the
+    key frames, and trusted.
+
+    The detector judges depth as well as outline, so it tells a nod from an open mouth better than 2D points do; but it
+    measures against its own canonical face.
+    """
+    between = compose(inverse(seen.rotation[keys]), x.rotation)
+    mean = torch.from_numpy(Rotation.from_rotvec(between.numpy()).mean().as_rotvec())
+    rotation = compose(seen.rotation, mean.expand_as(seen.rotation))
+    known = seen.rotation.abs().amax(-1) > 0
+    return replace(seen, rotation=rotation, trust=known * (priors.ROTATION_TRUST if len(seen) > 1 else 0.0))
 
 
 def _solve(solver: GaussNewton, seen: Observations, progress: Progress | None) -> tuple[Tensor, Pose]:
@@ -74,6 +89,7 @@ def _solve(solver: GaussNewton, seen: Observations, progress: Progress | None) -
         shape = solver.shape_step(shape, x, seen[keys])
         for _ in range(2):
             x = solver.frame_step(shape, x, seen[keys])
+    seen = _with_trusted_rotation(seen, keys, x)
     done: list[Pose] = []
     for first in range(0, len(seen), _BATCH):
         part = seen[first : first + _BATCH]

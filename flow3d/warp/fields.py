@@ -30,12 +30,18 @@ def pull_push(values: Array, confidence: Array) -> Array:
     return values * keep + up * (1 - keep)
 
 
-def shrink(image: Array, factor: int) -> Array:
-    """The mean over `factor` x `factor` blocks; sizes are multiples of it."""
-    return cv2.resize(image, (image.shape[1] // factor, image.shape[0] // factor), interpolation=cv2.INTER_AREA)
-
-
 def blur_within(values: Array, weight: Array, sigma: float) -> Array:
     """Gaussian mean of values (H, W, C) over the pixels with weight (H, W) alone; zero where there are none near."""
     total = cv2.GaussianBlur(weight, (0, 0), sigma)
     return cv2.GaussianBlur(values * weight[..., None], (0, 0), sigma) / np.maximum(total, 1e-3)[..., None]
+
+
+def sample(image: NDArray, pixels: Array, interpolation: int = cv2.INTER_LINEAR) -> NDArray:
+    """Values of image (H, W[, C]) at points (n, 2) in pixels, centres at +0.5; the border is continued."""
+    columns = 256  # OpenCV's maps have at most 32,767 rows
+    rows = max(1, -(-len(pixels) // columns))
+    grid = np.zeros((rows * columns, 2), np.float32)
+    grid[: len(pixels)] = pixels - 0.5
+    grid = grid.reshape(rows, columns, 2)
+    out = cv2.remap(image, grid, None, interpolation, borderMode=cv2.BORDER_REPLICATE)
+    return out.reshape(rows * columns, *image.shape[2:])[: len(pixels)]

@@ -12,16 +12,18 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from ..camera import Camera
-from ..head.model import INNER_MOUTH, HeadModel
+from ..head.model import HeadModel
 from ..render.rasterize import Fragments, rasterize
 from ..track import HeadTrack
-from .fields import Array, blur_within, pull_push, shrink, smoothstep
+from .fields import Array, blur_within, pull_push, smoothstep
+from .mouth import MouthInterior
 from .surface import SourceSurface, loose_level
 
 _CELL = 4  # pixels a side of the coarse grid on which the motion around the head is computed
 _FULL, _NONE = 0.12, 0.9  # head widths from the head: where the motion around it begins to fade, and has faded
 _BODY = 0.35  # share of the head's translation that the body takes
+_CORNER = 0.125  # of the picture's sides: the top corners, which stay as they are
+_JUMP = 1.5  # pixels between neighbours' sources that make an edge
 _STILL = 1e-7  # metres: below it nothing has moved
 
 
@@ -36,6 +38,52 @@ class _Window:
 
     def of(self, image: NDArray) -> NDArray:
         return image[self.top : self.top + self.height, self.left : self.left + self.width]
+
+    def pixels(self) -> Array:
+        """(h, w, 2) photo coordinates of the window's pixel centres."""
+        y, x = np.mgrid[: self.height, : self.width].astype(np.float32)
+        return np.stack([x + (self.left + 0.5), y + (self.top + 0.5)], -1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """The pixels of a window that show the head."""
+
+    at: NDArray[np.int64]  # (n,) flat pixel index
+    triangle: NDArray[np.int64]  # (n,)
+    corners: NDArray[np.int64]  # (n, 3) vertex indices
+    bary: Array  # (n, 3)
+
+    @classmethod
+    def of(cls, fragments: Fragments, faces: NDArray[np.int64], wanted: NDArray[np.bool_]) -> "_Drawn":
+        """One image's fragments, less the triangles that are not wanted (F,)."""
+        triangle = fragments.triangle[0].numpy().ravel()
+        at = np.flatnonzero(triangle >= 0)
+        at = at[wanted[triangle[at]]]
+        return cls(at, triangle[at], faces[triangle[at]], fragments.bary[0].numpy().reshape(-1, 3)[at])
+
+
+def _edges(flow: Array, inner: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(h, w) where neighbouring pixels come from different places, or the inner mouth begins."""
+    edge = np.zeros(inner.shape, bool)
+    for axis in (0, 1):
+        away = np.abs(np.diff(flow, axis=axis))
+        jump = (np.maximum(away[..., 0], away[..., 1]) > _JUMP) | (np.diff(inner, axis=axis) != 0)
+        before, after = [slice(None)] * 2, [slice(None)] * 2
+        before[axis], after[axis] = slice(None, -1), slice(1, None)
+        edge[tuple(before)] |= jump
+        edge[tuple(after)] |= jump
+    return edge
+
+
+def _soften(colour: NDArray[np.uint8], edge: NDArray[np.bool_]) -> None:
+    """Smooth the staircase along edges, in place."""
+    y, x = np.nonzero(edge)
+    if len(y) == 0:
+        return
+    box = slice(max(y.min() - 3, 0), y.max() + 4), slice(max(x.min() - 3, 0), x.max() + 4)
+    soft = cv2.GaussianBlur(colour[box], (0, 0), 0.8)
+    colour[box][edge[box]] = soft[edge[box]]
 
 
 class FlowWarp:
@@ -66,6 +114,7 @@ class FlowWarp:
         self.way_out = np.stack([nearest[1] - x, nearest[0] - y], -1).astype(np.float32)
         marks = self.head.landmarks_dense.on(torch.from_numpy(self.surface.vertices), self.head.faces)
         p = self.camera.project(marks).numpy()
+        self.mouth = MouthInterior(self.head, self.image, self.surface.vertices, p, self.camera)
         self.brow_y, self.chin_y = p[[33, 263], 1].mean(), p[152, 1]
         body = self.root[:, 0].numpy() > 0.5
         self.neck_y = self.surface.pixels[body, 1].mean() if body.any() else self.surface.pixels[:, 1].max()
@@ -90,16 +139,21 @@ class FlowWarp:
         camera = self.camera.cropped(window.left, window.top, window.width, window.height)
         fragments = rasterize(vertices[None], self.head.faces, camera)
         shift = (target.translation[0] - self.source.translation[0]).numpy()
-        source_pixels, filled = self._map(window, fragments, shift)
+        drawn = _Drawn.of(fragments, self.head.faces.numpy(), ~self.ear_faces)
+        here = window.pixels()
+        flow, filled = self._flow(window, here, drawn, shift)
         colour = cv2.remap(
-            self.image,
-            source_pixels - np.float32(0.5),
-            None,
-            cv2.INTER_CUBIC,
-            borderMode=cv2.BORDER_REFLECT_101,
+            self.image, here + flow - np.float32(0.5), None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
         )
+        interior = self.mouth.faces[drawn.triangle]
+        filled.ravel()[drawn.at[interior]] = self.mouth.paint(
+            colour, here, vertices.numpy(), drawn.corners[interior], drawn.bary[interior], drawn.at[interior]
+        )
+        inner = np.zeros(filled.shape, np.uint8)
+        inner.ravel()[drawn.at[interior]] = 1
+        _soften(colour, _edges(flow, inner))
         window.of(image)[:] = colour
-        window.of(mask)[:] = (255 * filled).astype(np.uint8)
+        window.of(mask)[:] = (255 * filled.clip(0, 1)).astype(np.uint8)
         return image, mask
 
     def _window(self, vertices: torch.Tensor) -> _Window:
@@ -110,28 +164,20 @@ class FlowWarp:
         right, bottom = np.ceil(pixels.max(0) + margin).astype(int).clip(0, (width, height))
         return _Window(int(left), int(top), int(right - left), int(bottom - top))
 
-    def _map(self, window: _Window, fragments: Fragments, shift: Array) -> tuple[Array, Array]:
-        """Where each pixel of the window comes from in the photo (h, w, 2), and how much of it was never seen (h, w)."""
-        triangle = fragments.triangle[0].numpy()
-        on_head = (triangle >= 0) & ~self.ear_faces[triangle]
-        at = np.flatnonzero(on_head)
-        corners = self.head.faces.numpy()[triangle.ravel()[at]]
-        bary = fragments.bary[0].numpy().reshape(-1, 3)[at]
+    def _flow(self, window: _Window, here: Array, drawn: "_Drawn", shift: Array) -> tuple[Array, Array]:
+        """What to add to each pixel of the window to come to its place in the photo (h, w, 2), and how much of what
+        stands there the photo never showed (h, w)."""
         table = np.concatenate([self.surface.pixels, self.surface.seen[:, None], self.loose[:, None]], 1)
-        inside = np.einsum("nca,nc->na", table[corners], bary)
-
-        y, x = np.mgrid[: window.height, : window.width].astype(np.float32)
-        here = np.stack([x + window.left + 0.5, y + window.top + 0.5], -1)
+        inside = np.einsum("nca,nc->na", table[drawn.corners], drawn.bary)
         flow = np.zeros_like(here)
-        flow.reshape(-1, 2)[at] = inside[:, :2] - here.reshape(-1, 2)[at]
-        seen = np.zeros(triangle.shape, np.float32)
-        seen.ravel()[at] = inside[:, 2]
-        loose = np.zeros_like(seen)
-        loose.ravel()[at] = inside[:, 3]
+        flow.reshape(-1, 2)[drawn.at] = inside[:, :2] - here.reshape(-1, 2)[drawn.at]
+        on_head, seen, loose = (np.zeros(here.shape[:2], np.float32) for _ in range(3))
+        on_head.ravel()[drawn.at] = 1
+        seen.ravel()[drawn.at] = inside[:, 2]
+        loose.ravel()[drawn.at] = inside[:, 3]
         around = self._around(window, flow, seen, on_head, shift)
-        own = (seen + (1 - seen) * (1 - loose))[..., None] * on_head[..., None]
-        flow = flow * own + around * (1 - own)
-        return here + flow, (1 - seen) * on_head
+        own = (on_head * (seen + (1 - seen) * (1 - loose)))[..., None]
+        return flow * own + around * (1 - own), (1 - seen) * on_head
 
     def _around(self, window: _Window, flow: Array, seen: Array, on_head: Array, shift: Array) -> Array:
         """The motion around the head, (h, w, 2): the seen surface's, extended, faded, and kept off the photo's own head."""
@@ -147,7 +193,7 @@ class FlowWarp:
         scale = np.float32([width / grid[0], height / grid[1]])
         y, x = np.mgrid[: grid[1], : grid[0]].astype(np.float32) + 0.5
         x, y = x * scale[0] + window.left, y * scale[1] + window.top
-        head = coarse(on_head.astype(np.float32))
+        head = coarse(on_head)
         distance = cv2.distanceTransform((head < 0.5).astype(np.uint8), cv2.DIST_L2, 5) * scale.mean() / self.head_width
         fade = 1 - smoothstep(distance, _FULL, _NONE)
         depth = float(self.source.translation[0, 2])
@@ -157,7 +203,9 @@ class FlowWarp:
         extended = extended + (body_flow - extended) * body[..., None]
         image_h, image_w = self.image.shape[:2]
         border = np.minimum(np.minimum(x, image_w - x), np.minimum(y, image_h - y))
-        fade = fade * np.maximum(smoothstep(border, 0, 0.15 * w), head)
+        corner = np.maximum(np.minimum(x, image_w - x) / image_w, y / image_h)
+        still = smoothstep(border, 0, 0.15 * w) * smoothstep(corner, _CORNER, 2 * _CORNER)
+        fade = fade * np.maximum(still, head)
         extended = extended * fade[..., None]
         extended = extended + self._push(extended, x, y, 1 - head)
         return cv2.resize(extended.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)

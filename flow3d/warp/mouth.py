@@ -1,0 +1,100 @@
+"""The inside of the mouth: what the photo shows of it stays with the skull, the rest is painted from the head model."""
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..camera import Camera
+from ..fit import mediapipe_points as mp
+from ..head.model import INNER_MOUTH, HeadModel
+from .fields import Array, sample
+
+_DEEP = 0.018  # metres behind the lips at which the light has fallen to 1/e
+_CHEEKS = (50, 280, 205, 425)  # MediaPipe landmarks on plain skin
+_SKULL_FIXED = "upper_teeth"
+
+
+def _at(image: NDArray, pixels: Array) -> Array:
+    """Colours (n, 3) at pixels (n, 2), the nearest ones."""
+    x, y = np.floor(pixels).astype(int).T
+    return image[y.clip(0, image.shape[0] - 1), x.clip(0, image.shape[1] - 1)].astype(np.float32)
+
+
+class MouthInterior:
+    """Paints the inner mouth of one photo's head.
+
+    Args:
+        vertices: (V, 3) the photo's head in the camera frame. marks: (478, 2) its landmarks in the photo, pixels.
+    """
+
+    def __init__(self, head: HeadModel, image: NDArray[np.uint8], vertices: Array, marks: Array, camera: Camera):
+        self.camera = camera
+        self.image = image
+        self.faces = (head.face_parts == INNER_MOUTH).numpy()
+        self.anchor = _anchor(head)
+        self.anchor_pixels = camera.project(torch.from_numpy(vertices[self.anchor])).numpy()
+        self.eye_distance = float(np.linalg.norm(marks[mp.RIGHT_EYE_CORNER] - marks[mp.LEFT_EYE_CORNER]))
+        self.shown = self._shown(marks)
+        self.colours = self._colours(head, marks)
+
+    def _shown(self, marks: Array) -> Array:
+        """(H, W) 0..1: where the photo shows the inside of the mouth."""
+        ring = np.concatenate([marks[list(mp.INNER_LIP_UPPER)], marks[list(mp.INNER_LIP_LOWER)][-2:0:-1]])
+        mask = np.zeros(self.image.shape[:2], np.uint8)
+        gap = np.linalg.norm(marks[mp.UPPER_LIP] - marks[mp.LOWER_LIP]) / self.eye_distance
+        if gap > 0.03:
+            cv2.fillPoly(mask, [np.round(ring * 16 - 8).astype(np.int32)], 255, cv2.LINE_AA, 4)
+            inset = max(1, round(self.eye_distance / 60))
+            mask = cv2.erode(mask, np.ones((3, 3), np.uint8), iterations=inset)
+        return cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), max(0.7, self.eye_distance / 90))
+
+    def _colours(self, head: HeadModel, marks: Array) -> Array:
+        """(V, 3) what each vertex of the inner mouth looks like in the photo's light."""
+        skin = np.median(_at(self.image, marks[list(_CHEEKS)]), 0)
+        lips = np.median(_at(self.image, marks[list(mp.OUTER_LIPS)]), 0)
+        shown = self.image[self.shown > 0.7]
+        enamel = 0.45 * skin + 0.5 * skin.mean()
+        if len(shown) > 20:
+            bright = shown[shown.sum(1) >= np.quantile(shown.sum(1), 0.7)].mean(0)
+            enamel = np.maximum(enamel * 0.8, bright)
+        colours = np.tile(lips * 0.45, (len(head.template), 1)).astype(np.float32)
+        for name, colour in (("upper_teeth", enamel), ("lower_teeth", 0.8 * enamel), ("tongue", 0.5 * lips + 0.25 * skin)):
+            if name in head.masks:
+                colours[head.masks[name].numpy()] = colour
+        lip_z = head.landmarks_dense.on(head.template, head.faces)[list(mp.INNER_LIPS), 2].mean()
+        depth = (float(lip_z) - head.template[:, 2].numpy()).clip(0)
+        return colours * np.exp(-depth / _DEEP)[:, None].astype(np.float32)
+
+    def paint(self, colour: NDArray[np.uint8], here: Array, vertices: Array, faces: Array, bary: Array, at: Array) -> Array:
+        """Replace the inner mouth's pixels.
+
+        Args:
+            colour: (h, w, 3) the frame so far, changed in place. here: (h, w, 2) photo coordinates of its pixels.
+            vertices: (V, 3) the target head. faces (n, 3), bary (n, 3), at (n,): what is drawn at the flat pixels `at`.
+
+        Returns:
+            (n,) 0..1: how much of each pixel was painted rather than taken from the photo.
+        """
+        painted = np.einsum("nca,nc->na", self.colours[faces], bary)
+        now = self.camera.project(torch.from_numpy(vertices[self.anchor])).numpy()
+        back = _affine(now, self.anchor_pixels)
+        source = here.reshape(-1, 2)[at] @ back[:2] + back[2]
+        share = sample(self.shown, source)[:, None]
+        photo = sample(self.image, source, cv2.INTER_CUBIC)
+        mixed = painted + (photo - painted) * share
+        colour.reshape(-1, 3)[at] = mixed.clip(0, 255).astype(np.uint8)
+        return 1 - share[:, 0]
+
+
+def _anchor(head: HeadModel) -> NDArray[np.int64]:
+    """Vertices that move rigidly with the skull near the mouth: the upper teeth, or the nose where a head has none."""
+    if _SKULL_FIXED in head.masks:
+        return head.masks[_SKULL_FIXED].nonzero()[:, 0].numpy()
+    nose = head.landmarks_dense.face[[1, 2, 4, 5, 98, 327, 168]]
+    return head.faces[nose].flatten().unique().numpy()
+
+
+def _affine(a: Array, b: Array) -> Array:
+    """(3, 2) the least-squares affine map from points a (n, 2) to b (n, 2): `b = a @ m[:2] + m[2]`."""
+    return np.linalg.lstsq(np.concatenate([a, np.ones((len(a), 1))], 1), b, rcond=None)[0].astype(np.float32)
