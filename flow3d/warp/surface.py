@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -19,7 +20,7 @@ Array = NDArray[np.float32]
 
 _DEPTH_TOLERANCE = 0.004  # metres
 _FACING = (0.05, 0.30)  # cosine between normal and view, from unseen to seen
-_HAIRLINE, _TRAGI = 10, (234, 454)  # MediaPipe landmarks: the top of the oval, and before each ear
+_TRAGI = (234, 454)  # MediaPipe landmarks before the ears
 _ANCHOR = 1e-4  # keeps hidden vertices that no seen one can reach where they are
 
 
@@ -87,14 +88,14 @@ def _extended(head: HeadModel, pixels: Array, known: NDArray[np.bool_]) -> Array
 
 
 def loose_level(head: HeadModel) -> Array:
-    """(V,) 0..1: 1 where hair is likely to hide the head's own surface, above the brow and behind the ears.
+    """(V,) 0..1: 0 on the front of the face, 1 at its sides, the scalp and below the chin, where hair, ears and collars
+    hide the head's own surface and what lies beside it in the photo is the better guess.
 
-    Told from where the face oval ends, so that it serves a head without masks.
+    Told from the face oval, so that it serves a head without masks.
     """
     marks = head.landmarks_dense.on(head.template, head.faces).numpy()
     vertices = head.template.numpy()
-    hairline = smoothstep(vertices[:, 1], marks[_HAIRLINE, 1] - 0.01, marks[_HAIRLINE, 1] + 0.01)
-    ears = marks[list(_TRAGI)].mean(0)
-    behind = 1 - smoothstep(vertices[:, 2], ears[2] - 0.015, ears[2] + 0.005)
-    above_jaw = smoothstep(vertices[:, 1], marks[mp.CHIN, 1] + 0.01, marks[mp.CHIN, 1] + 0.04)
-    return np.maximum(hairline, behind * above_jaw).astype(np.float32)
+    oval = marks[list(mp.OVAL), :2].astype(np.float32)
+    inside = np.array([cv2.pointPolygonTest(oval, (float(x), float(y)), True) for x, y in vertices[:, :2]])
+    front = smoothstep(vertices[:, 2], marks[list(_TRAGI), 2].mean() + 0.01, marks[list(_TRAGI), 2].mean() + 0.03)
+    return (1 - smoothstep(inside, 0.004, 0.018) * front).astype(np.float32)
