@@ -126,7 +126,7 @@ class HeadModel:
         skeleton = self.joints_at_rest(shape)
         if joints is not None:
             turns = skinning.with_root(joints)
-            if self.pose_basis.abs().max() > 0:
+            if self.pose_basis.any():
                 rest = rest + torch.einsum("bp,pvx->bvx", skinning.pose_feature(turns), self.pose_basis)
             rest = skinning.blend_skin(
                 rest, skinning.joint_transforms(turns, skeleton, self.parents), self.skin_weights
