@@ -39,7 +39,7 @@ def save_head(head: HeadModel, path: Path, *, half: tuple[str, ...] = (), proven
     arrays: dict[str, Tensor] = {}
     for name in _ARRAYS:
         x = getattr(head, name)
-        if x is not None:
+        if x is not None and not (name == "pose_basis" and not x.any()):  # zeros, a megabyte of them, are left out
             x = x.to(torch.int32) if not x.is_floating_point() else x.to(torch.float16 if name in half else torch.float32)
             arrays[name] = x.contiguous().cpu()
     for name, mask in head.masks.items():
@@ -79,6 +79,8 @@ def load_saved_head(path: Path) -> HeadModel:
         if name in arrays:
             x = arrays[name]
             fields[name] = x.float() if x.is_floating_point() else x.long()
+    if "pose_basis" not in fields and "template" in fields:
+        fields["pose_basis"] = torch.zeros(9 * (len(fields["parents"]) - 1), *fields["template"].shape)
     fields["masks"] = {k[6:]: x.bool() for k, x in arrays.items() if k.startswith("masks.")}
     for name in ("landmarks68", "landmarks_dense"):
         if f"{name}.face" in arrays:
