@@ -12,7 +12,6 @@ from .camera import Camera
 from .errors import InputError
 from .fit.detect import Face, MediaPipeDetector, follow
 from .fit.edit import edit_track
-from .fit.lids import match_lids
 from .fit.retarget import retarget
 from .fit.solve import FitReport, fit_track
 from .head.model import HeadModel
@@ -154,7 +153,7 @@ def retargeted(head: HeadModel, portrait: Portrait, driver: Driver, options: Opt
     """The portrait's head doing what the driver does, edits included."""
     motion = choose_frames(driver.track, options.frames, options.loop)
     target = retarget(head, portrait.track, motion, options.mode)
-    return edit_track(head, match_lids(head, portrait.track, motion, target), options.edits)
+    return edit_track(head, target, options.edits)
 
 
 def render(warp: FlowWarp, track: HeadTrack, progress: Progress | None = None) -> Iterator[tuple[NDArray, NDArray]]:
