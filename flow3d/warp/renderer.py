@@ -24,6 +24,8 @@ _FULL, _NONE = 0.12, 0.9  # head widths from the head: where the motion around i
 _BODY = 0.35  # share of the head's translation that the body takes
 _CORNER = 0.125  # of the picture's sides: the top corners, which stay as they are
 _JUMP = 1.5  # pixels between neighbours' sources that make an edge
+_SEEN = 0.4  # seen less than this, a pixel counts as filled
+_DRAWN_OUT = (0.3, 0.5)  # share of the area kept: filled below, as it was above
 _STILL = 1e-7  # metres: below it nothing has moved
 
 
@@ -61,6 +63,14 @@ class _Drawn:
         at = np.flatnonzero(triangle >= 0)
         at = at[wanted[triangle[at]]]
         return cls(at, triangle[at], faces[triangle[at]], fragments.bary[0].numpy().reshape(-1, 3)[at])
+
+
+def _stretch(flow: Array, cell: Array) -> Array:
+    """(h, w) 0..1: 1 where the photo is drawn out to more than about three times its area."""
+    along_y, along_x = np.gradient(flow, axis=(0, 1))
+    kept = (1 + along_x[..., 0] / cell[0]) * (1 + along_y[..., 1] / cell[1])
+    kept = kept - along_x[..., 1] / cell[0] * along_y[..., 0] / cell[1]
+    return (1 - smoothstep(kept, *_DRAWN_OUT)).astype(np.float32)
 
 
 def _edges(flow: Array, inner: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -175,12 +185,14 @@ class FlowWarp:
         on_head.ravel()[drawn.at] = 1
         seen.ravel()[drawn.at] = inside[:, 2]
         loose.ravel()[drawn.at] = inside[:, 3]
-        around = self._around(window, flow, seen, on_head, shift)
+        around, stretched = self._around(window, flow, seen, on_head, shift)
         own = (on_head * (seen + (1 - seen) * (1 - loose)))[..., None]
-        return flow * own + around * (1 - own), (1 - seen) * on_head
+        unseen = (1 - smoothstep(seen, 0, _SEEN)) * on_head + stretched * (1 - on_head)
+        return flow * own + around * (1 - own), unseen
 
-    def _around(self, window: _Window, flow: Array, seen: Array, on_head: Array, shift: Array) -> Array:
-        """The motion around the head, (h, w, 2): the seen surface's, extended, faded, and kept off the photo's own head."""
+    def _around(self, window: _Window, flow: Array, seen: Array, on_head: Array, shift: Array) -> tuple[Array, Array]:
+        """The motion around the head, (h, w, 2): the seen surface's, extended, faded, and kept off the photo's own head;
+        and how much it stretches what it shows there, (h, w) 0..1."""
         height, width = seen.shape
         grid = (max(1, -(-width // _CELL)), max(1, -(-height // _CELL)))
 
@@ -208,7 +220,10 @@ class FlowWarp:
         fade = fade * np.maximum(still, head)
         extended = extended * fade[..., None]
         extended = extended + self._push(extended, x, y, 1 - head)
-        return cv2.resize(extended.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+        extended = extended.astype(np.float32)
+        full = (width, height)
+        stretched = cv2.resize(_stretch(extended, scale), full, interpolation=cv2.INTER_LINEAR)
+        return cv2.resize(extended, full, interpolation=cv2.INTER_LINEAR), stretched
 
     def _push(self, flow: Array, x: Array, y: Array, outside: Array) -> Array:
         """What must be added beside the head so that no pixel there shows what is on the photo's head: the far cheek
