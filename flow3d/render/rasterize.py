@@ -8,7 +8,7 @@ import warp as wp
 from torch import Tensor
 
 from ..camera import Camera
-from ..kernels import as_array, launch
+from ..kernels import as_array, kernel, launch
 
 _vec3l = wp.types.vector(3, wp.int64)
 
@@ -87,7 +87,7 @@ def rasterize(vertices: Tensor, faces: Tensor, camera: Camera | Sequence[Camera]
     return found
 
 
-@wp.kernel(enable_backward=False)
+@kernel
 def _project(points: wp.array2d(dtype=wp.vec3), lens: wp.array(dtype=wp.vec3d), snapped: wp.array2d(dtype=_vec3l)):
     """Snapped pixel coordinates x, y of each vertex, and 1 where it may be drawn, else 0."""
     b, v = wp.tid()
@@ -129,7 +129,7 @@ def _last_pixel(high: wp.int64, size: int):
     return wp.min((high - _HALF) >> wp.int64(12), wp.int64(size - 1))
 
 
-@wp.kernel(enable_backward=False)
+@kernel
 def _draw(
     points: wp.array2d(dtype=wp.vec3),
     faces: wp.array(dtype=wp.vec3i),
@@ -209,7 +209,7 @@ def _draw(
         inverse += y_inverse
 
 
-@wp.kernel(enable_backward=False)
+@kernel
 def _resolve(
     points: wp.array2d(dtype=wp.vec3),
     faces: wp.array(dtype=wp.vec3i),
