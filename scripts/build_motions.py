@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from comfyui_flow3d.flow3d.camera import Camera
+from comfyui_flow3d.flow3d.fit.angles import gaze_rotation, pose_rotation
 from comfyui_flow3d.flow3d.fit.arkit import ARKIT, ARKIT_NAMES
-from comfyui_flow3d.flow3d.fit.edit import gaze_rotation, pose_rotation
 from comfyui_flow3d.flow3d.head.model import FLAME_JOINTS
 from comfyui_flow3d.flow3d.io.motions import FOLDER
 from comfyui_flow3d.flow3d.io.tracks import save_track

@@ -9,8 +9,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from comfyui_flow3d.flow3d.errors import InputError
+from comfyui_flow3d.flow3d.fit.angles import FULL_JAW
 from comfyui_flow3d.flow3d.fit.arkit import ARKIT_NAMES, on_head
-from comfyui_flow3d.flow3d.fit.edit import FULL_JAW
 from comfyui_flow3d.flow3d.head.model import HeadModel, to_camera
 from comfyui_flow3d.flow3d.io.motions import FOLDER, load_motion, motion_names
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..head.model import HeadModel
 from ..track import HeadTrack
-from .edit import jaw_rotation
+from .angles import jaw_rotation
 from .mediapipe_points import BLENDSHAPES
 
 ARKIT = "ARKit"

@@ -22,8 +22,10 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..head.model import HeadModel
-from ..rotations import compose, to_matrix
+from ..rotations import compose
 from ..track import HeadTrack
+from .angles import gaze_rotation, jaw_rotation, pose_rotation
+from .arkit import on_head
 
 POSE_EDITS = ("yaw", "pitch", "roll", "x", "y", "z")
 GAZE_EDITS = ("gazeYaw", "gazePitch", "gazeYawLeft", "gazeYawRight", "gazePitchLeft", "gazePitchRight")
@@ -33,8 +35,6 @@ ALIASES = {
     "browUp": ("browInnerUp", "browOuterUpLeft", "browOuterUpRight"),
     "frown": ("mouthFrownLeft", "mouthFrownRight"),
 }
-FULL_JAW = 24.0
-"""Degrees that `jawOpen=1` turns the jaw joint of a head without an expression of that name."""
 _EYES = {"Left": "left_eye", "Right": "right_eye"}
 
 
@@ -53,9 +53,11 @@ def edit_track(head: HeadModel, track: HeadTrack, edits: Mapping[str, float]) ->
     Expressions add to what is there and stay within 0..1 where they began within it. An edit of 0 changes nothing; with
     nothing but zeros the track itself is returned.
 
-    Raises InputError for an unknown name (the nearest names are offered) and for NaN or infinity.
+    Raises InputError where `check_edits` does, and for a track of another head model.
     """
-    _check(head, track, edits)
+    track = on_head(track, head)
+    check_edits(head, edits)
+    _check_track(head, track)
     edits = {name: float(value) for name, value in edits.items() if value != 0}
     if not edits:
         return track
@@ -83,7 +85,8 @@ def parse_edits(settings: list[str]) -> dict[str, float]:
     return edits
 
 
-def _check(head: HeadModel, track: HeadTrack, edits: Mapping[str, float]) -> None:
+def check_edits(head: HeadModel, edits: Mapping[str, float]) -> None:
+    """Raises InputError for an unknown name (the nearest names are offered) and for NaN or infinity."""
     names = edit_names(head)
     lower = {n.lower(): n for n in names}
     for name, value in edits.items():
@@ -93,36 +96,16 @@ def _check(head: HeadModel, track: HeadTrack, edits: Mapping[str, float]) -> Non
             raise InputError(f"There is no edit '{name}' for head model '{head.name}'. {offer}")
         if not math.isfinite(value):
             raise InputError(f"Edit '{name}' is {value}, not a finite number.")
-    if track.expression.shape[1] != head.n_expression:
+
+
+def _check_track(head: HeadModel, track: HeadTrack) -> None:
+    other = track.head_digest and head.digest and track.head_digest != head.digest
+    if other or track.expression.shape[1] != head.n_expression:
         raise InputError(
-            f"The track has {track.expression.shape[1]} expression components, head model '{head.name}' {head.n_expression}. "
-            "Load the head model it was fitted with."
+            f"The track was made with head model '{track.head_name}' ({track.head_digest[:8] or 'any'}, "
+            f"{track.expression.shape[1]} expressions), not with '{head.name}' ({head.digest[:8]}, {head.n_expression}). "
+            "Load the head model it was made with."
         )
-
-
-def pose_rotation(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
-    """Degrees (...) each, signs as at the top of this file, to `HeadTrack.rotation` (..., 3) of a head so turned."""
-    yaw, pitch, roll = (torch.deg2rad(x) for x in (yaw, pitch, roll))
-    none = torch.zeros_like(yaw)
-    # Axes of the camera (x right, y down, z forward), which an unturned head shares.
-    turns = ([none, -yaw, none], [-pitch, none, none], [none, none, roll])
-    return compose(*(torch.stack(turn, -1) for turn in turns))
-
-
-def pose_angles(rotation: Tensor) -> Tensor:
-    """The inverse of `pose_rotation`: (..., 3) to (..., 3) yaw, pitch and roll in degrees; pitch within 90."""
-    m = to_matrix(rotation)
-    yaw = torch.atan2(-m[..., 0, 2], m[..., 2, 2])
-    pitch = torch.asin(m[..., 1, 2].clamp(-1, 1))
-    roll = torch.atan2(m[..., 1, 0], m[..., 1, 1])
-    return torch.rad2deg(torch.stack([yaw, pitch, roll], -1))
-
-
-def gaze_rotation(yaw: Tensor, pitch: Tensor) -> Tensor:
-    """Degrees (...) each to the axis-angle (..., 3) of an eye joint, in the head frame (y up, z out of the face)."""
-    yaw, pitch = torch.deg2rad(yaw), torch.deg2rad(pitch)
-    none = torch.zeros_like(yaw)
-    return compose(torch.stack([none, yaw, none], -1), torch.stack([-pitch, none, none], -1))
 
 
 def _turned(rotation: Tensor, edits: Mapping[str, float]) -> Tensor:
@@ -146,12 +129,6 @@ def _gazed_and_opened(head: HeadModel, track: HeadTrack, edits: Mapping[str, flo
     if "jawOpen" in edits and "jawOpen" not in head.expression_names:
         joints = _joint_turned(track, joints, "jaw", jaw_rotation(joints.new_tensor(edits["jawOpen"])))
     return joints
-
-
-def jaw_rotation(opening: Tensor) -> Tensor:
-    """How far the mouth is open (...), 0..1, to the axis-angle (..., 3) of the jaw joint in the head frame."""
-    none = torch.zeros_like(opening)
-    return torch.stack([math.radians(FULL_JAW) * opening, none, none], -1)
 
 
 def _joint_turned(track: HeadTrack, joints: Tensor, name: str, turn: Tensor) -> Tensor:

@@ -32,6 +32,8 @@ _COPIED_AUDIO = {
     ".mov": ("aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s24le"),
     ".mkv": ("aac", "mp3", "ac3", "eac3", "opus", "alac", "vorbis", "flac", "pcm_s16le", "pcm_s24le", "pcm_f32le"),
 }
+SUFFIXES = (".mp4", ".mov", ".mkv")
+"""What `VideoWriter` writes."""
 _MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 
 
