@@ -89,6 +89,10 @@ def write_flame(path: Path, arrays: dict[str, np.ndarray], protocol: int = 2, sp
     return path
 
 
+def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    np.savez(path, allow_pickle=True, **arrays)
+
+
 @pytest.fixture(scope="module")
 def arrays() -> dict[str, np.ndarray]:
     return flame_arrays()
@@ -135,7 +139,7 @@ def test_open_flame_pickle_without_chumpy(tmp_path: Path, arrays: dict[str, np.n
 
 def test_npz_and_safetensors(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
     npz, tensors = tmp_path / "flame.npz", tmp_path / "flame.safetensors"
-    np.savez(npz, **arrays)
+    write_npz(npz, arrays)
     save_file({k: v if k != "f" else v.astype(np.int32) for k, v in arrays.items()}, tensors)
     assert_same(read_head(npz), arrays)
     assert_same(read_head(tensors), arrays)
@@ -176,7 +180,7 @@ def test_fortran_and_big_endian_arrays(tmp_path: Path, small: dict[str, np.ndarr
     }
     pkl, npz = tmp_path / "a.pkl", tmp_path / "a.npz"
     pkl.write_bytes(pickle.dumps(odd, 2))
-    np.savez_compressed(npz, **odd)
+    np.savez_compressed(npz, allow_pickle=False, **odd)
     for path in (pkl, npz):
         assert_same(read_head(path), small)
 
@@ -200,7 +204,7 @@ def test_reader_agrees_with_pickle(tmp_path: Path) -> None:
 
 
 def test_eyeballs(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
-    np.savez(tmp_path / "a.npz", **arrays)
+    write_npz(tmp_path / "a.npz", arrays)
     head = read_head(tmp_path / "a.npz")
     left, right = arrays["weights"][:, 3] > 0.5, arrays["weights"][:, 4] > 0.5
     assert left.sum() >= 400 and right.sum() >= 400
@@ -211,7 +215,7 @@ def test_eyeballs(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def test_posed_head_moves_as_its_arrays_say(tmp_path: Path, small: dict[str, np.ndarray]) -> None:
     """Identity 4 and expression 2 of the file are identity 4 and expression 2 of the head."""
-    np.savez(tmp_path / "a.npz", **small)
+    write_npz(tmp_path / "a.npz", small)
     head = read_head(tmp_path / "a.npz")
     shape, expression = torch.zeros(1, 300), torch.zeros(1, 10)
     shape[0, 4], expression[0, 2] = 2.0, -1.5
@@ -284,7 +288,7 @@ def broken(name: str, small: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def test_broken_arrays_are_named(tmp_path: Path, small: dict, name: str, says: str, ending: str) -> None:
     path, bad = tmp_path / f"head{ending}", broken(name, small)
     if ending == ".npz":
-        np.savez(path, **bad)
+        write_npz(path, bad)
     elif ending == ".pkl":
         path.write_bytes(pickle.dumps(bad, 4))
     else:
@@ -298,7 +302,7 @@ def test_broken_arrays_are_named(tmp_path: Path, small: dict, name: str, says: s
 def test_truncated_files(tmp_path: Path, small: dict, ending: str, keep: float) -> None:
     path = tmp_path / f"head{ending}"
     if ending == ".npz":
-        np.savez(path, **small)
+        write_npz(path, small)
     elif ending == ".pkl":
         write_flame(path, small)
     else:
@@ -477,7 +481,7 @@ def test_computed_chumpy_array_is_named(tmp_path: Path, small: dict[str, np.ndar
 
 def test_npz_with_objects_or_a_lying_header(tmp_path: Path, small: dict[str, np.ndarray]) -> None:
     path, sentinel = tmp_path / "head.npz", tmp_path / "ran"
-    np.savez(path, **small | {"f": np.array([Runs(eval, f"open({str(sentinel)!r}, 'w').close()")], dtype=object)})
+    write_npz(path, small | {"f": np.array([Runs(eval, f"open({str(sentinel)!r}, 'w').close()")], dtype=object)})
     with pytest.raises(InputError, match="array of object"):
         read_head(path)
     assert not sentinel.exists()
@@ -544,7 +548,7 @@ def test_converted_heads_are_checked_too(tmp_path: Path, small: dict[str, np.nda
 
     from comfyui_flow3d.flow3d.head.files import save_head
 
-    np.savez(tmp_path / "a.npz", **small)
+    write_npz(tmp_path / "a.npz", small)
     head, path = embedded(read_head(tmp_path / "a.npz")), tmp_path / "bad.safetensors"
     assert head.landmarks_dense is not None
     for bad, says in (
