@@ -52,7 +52,7 @@ class Server:
         self.log = base / "server.log"
         self.command = [
             python, str(launcher), str(comfyui), "--cpu", "--port", str(self.port), "--base-directory", str(base),
-            "--database-url", "sqlite:///:memory:", "--disable-auto-launch", "--disable-api-nodes",
+            "--database-url", f"sqlite:///{(base / 'comfyui.db').as_posix()}", "--disable-auto-launch", "--disable-api-nodes",
         ]  # fmt: skip
 
     def __enter__(self) -> "Server":
