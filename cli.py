@@ -131,10 +131,13 @@ class Bars:
 
         if stage not in self.shown:
             self.close()
-            self.shown[stage] = tqdm(total=total, desc=stage, unit="frame", file=sys.stderr, dynamic_ncols=True)
+            pause = 0.2 if sys.stderr.isatty() else 10.0  # seconds; a log file wants few lines
+            self.shown[stage] = tqdm(total=total, desc=stage, file=sys.stderr, dynamic_ncols=True, mininterval=pause)
         bar = self.shown[stage]
         bar.total = max(total, done)
         bar.update(done - bar.n)
+        if done >= total:
+            bar.close()
 
     def close(self) -> None:
         for bar in self.shown.values():
@@ -293,12 +296,12 @@ def convert_command(options: argparse.Namespace) -> None:
 
 
 def doctor_command(options: argparse.Namespace) -> None:
-    from .flow3d.doctor import doctor_report, download_weights
+    from .flow3d.doctor import doctor_report, download_weights, format_report
 
     if options.download:
         with _bars() as bars:
-            download_weights(bars)
-    print(doctor_report())
+            download_weights(progress=lambda done, total: bars("download", done, total))
+    print(format_report(doctor_report()))
 
 
 def bench_command(options: argparse.Namespace) -> None:

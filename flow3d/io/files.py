@@ -15,8 +15,10 @@ def written(path: Path) -> Iterator[Path]:
     Missing folders are made. Raises InputError where nothing can be written there.
     """
     part = _begun(path)
+    mode = part.stat().st_mode
     try:
         yield part
+        part.chmod(mode)  # safetensors leaves its files unreadable to other users
         try:
             os.replace(part, path)
         except PermissionError as error:  # on Windows, while a player shows the old file
