@@ -138,5 +138,10 @@ class Server:
             socket.close()
 
     def outputs(self, run: Run) -> dict[str, dict]:
-        """What the nodes of a finished run showed, by node id."""
-        return self.get(f"/history/{run.prompt_id}")[run.prompt_id]["outputs"]
+        """What the nodes of a finished run showed, by node id. The server writes it down just after it says so."""
+        for _ in range(100):
+            told = self.get(f"/history/{run.prompt_id}")
+            if run.prompt_id in told:
+                return told[run.prompt_id]["outputs"]
+            time.sleep(0.1)
+        raise RuntimeError(f"the server remembers nothing of run {run.prompt_id}")
