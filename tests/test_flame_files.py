@@ -18,10 +18,10 @@ import torch
 from safetensors.numpy import save_file
 
 from comfyui_flow3d.flow3d.errors import InputError
-from comfyui_flow3d.flow3d.head import load
+from comfyui_flow3d.flow3d.head import embed, load
 from comfyui_flow3d.flow3d.head.flame import licence_of
 from comfyui_flow3d.flow3d.head.load import convert_head, load_head, read_head
-from comfyui_flow3d.flow3d.head.model import EYEBALLS, FLAME_PARENTS, HeadModel, Landmarks
+from comfyui_flow3d.flow3d.head.model import EYEBALLS, FLAME_PARENTS, INNER_MOUTH, HeadModel, Landmarks
 from comfyui_flow3d.flow3d.head.unpickle import read_pickle, to_array
 
 V, F = 5023, 9976
@@ -235,6 +235,8 @@ def broken(name: str, small: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         bad["shapedirs"][5, 1, 7] = np.nan
     elif name == "infinite":
         bad["v_template"][0, 0] = np.inf
+    elif name == "beyond float32":
+        bad["posedirs"][3, 2, 1] = 1e200
     elif name == "transposed":
         bad["shapedirs"] = np.moveaxis(bad["shapedirs"], 2, 0)
     elif name == "few components":
@@ -269,6 +271,7 @@ def broken(name: str, small: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     [
         ("nan", "shapedirs.*finite"),
         ("infinite", "v_template.*finite"),
+        ("beyond float32", "posedirs.*finite"),
         ("transposed", r"shapedirs has shape \(310, 200, 3\)"),
         ("few components", "300 components"),
         ("pose", r"posedirs has shape \(200, 3, 27\), expected \(200, 3, 36\)"),
@@ -370,6 +373,8 @@ def hostile(name: str, sentinel: Path) -> bytes:
         "out-of-band buffer": b"\x80\x05\x97.",
         "stack global of numbers": b"\x80\x04K\x01K\x02\x93.",
         "append to an array": b"\x80\x02" + array + b"K\x01a.",
+        "nested deep": b"\x80\x02)" + b"\x85" * 200_000 + b".",
+        "name nested deep": b"\x80\x04)" + b"\x85" * 100_000 + b"K\x01\x93.",
         "unhashable key": b"\x80\x02}]K\x01s.",
         "tuple key": b"\x80\x02})K\x01s.",
         "empty stack": b"\x80\x02.",
@@ -390,7 +395,7 @@ OTHERS = (
     "dotted chumpy", "old-style instance", "object opcode", "build on a name", "build on an array's dictionary",
     "new object with keywords", "call of a string", "extension registry", "extension registry, 4 bytes",
     "persistent id", "persistent id, text", "out-of-band buffer", "stack global of numbers", "append to an array",
-    "unhashable key", "tuple key", "empty stack", "no end", "memo out of range", "no dictionary", "text",
+    "nested deep", "name nested deep", "unhashable key", "tuple key", "empty stack", "no end", "memo out of range", "no dictionary", "text",
 )  # fmt: skip
 
 
@@ -414,6 +419,24 @@ def test_the_hostile_pickles_are_hostile(tmp_path: Path, name: str) -> None:
     assert sentinel.exists()
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")
+def test_mutated_pickles_are_refused_or_read(tmp_path: Path) -> None:
+    """Whatever a damaged byte does, it ends in a head model's arrays or in an InputError."""
+    rng, path, refused = np.random.default_rng(5), tmp_path / "head.pkl", 0
+    whole = write_flame(path, flame_arrays(40, 8, 301)).read_bytes()
+    structure = [i for i in range(len(whole)) if i < 400 or i > len(whole) - 600]
+    for _ in range(400):
+        data = bytearray(whole)
+        for position in rng.choice(structure, rng.integers(1, 4)):
+            data[position] = rng.integers(256)
+        path.write_bytes(data)
+        try:
+            read_head(path)
+        except InputError:
+            refused += 1
+    assert refused > 200
+
+
 def with_array(state: tuple, dtype: bytes = b"f8") -> bytes:
     """A pickle of {'v_template': array} whose array claims `state`: shape, order, data."""
     shape, fortran, data = state
@@ -435,6 +458,8 @@ def with_array(state: tuple, dtype: bytes = b"f8") -> bytes:
         (((2,), False, b"\0" * 16), b"O8", "no number"),
         (((2,), False, b"\0" * 16), b"V8", "no number"),
         (((2,), False, b"\0" * 16), b"f8,f8", "no number"),
+        (((), False, b"\0" * 16), b"f8", "declared as"),
+        ((((((((2,),),),),),), False, b"\0" * 16), b"f8", "declared as"),
     ],
 )
 def test_arrays_that_lie(tmp_path: Path, state: tuple, dtype: bytes, says: str) -> None:
@@ -565,6 +590,54 @@ def test_converted_heads_are_checked_too(tmp_path: Path, small: dict[str, np.nda
         save_head(bad, path)
         with pytest.raises(InputError, match=f"(?s)^bad.safetensors: .*{says}"):
             read_head(path)
+
+
+def as_flame(head: HeadModel) -> dict[str, np.ndarray]:
+    """The open head in FLAME's layout: 300 identity components, the last of them zero, and no inner mouth."""
+
+    def double(x: torch.Tensor) -> np.ndarray:
+        return x.numpy().astype(np.float64)
+
+    basis = np.zeros((len(head.template), 3, 300 + head.n_expression))
+    basis[..., : head.n_shape] = double(head.shape_basis.permute(1, 2, 0))
+    basis[..., 300:] = double(head.expression_basis.permute(1, 2, 0))
+    return {
+        "v_template": double(head.template),
+        "shapedirs": basis,
+        "posedirs": double(head.pose_basis.permute(1, 2, 0)),
+        "weights": double(head.skin_weights),
+        "J_regressor": double(head.joint_regressor),
+        "f": head.faces[head.face_parts != INNER_MOUTH].numpy().astype(np.uint32),
+        "kintree_table": PARENTS,
+    }
+
+
+def test_landmarks_of_a_flame_file_are_found_once(
+    tmp_path: Path, open_head: HeadModel, face_landmarker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a pickle to landmarks by the real landmarker, on fewer views than usual; then from the kept file."""
+    monkeypatch.setattr(embed, "YAWS", (-15.0, 0.0, 15.0))
+    monkeypatch.setattr(embed, "PITCHES", (0.0,))
+    monkeypatch.setattr(embed, "PEOPLE", 1)
+    path, steps = write_flame(tmp_path / "generic_model.pkl", as_flame(open_head)), []
+    head = load_head(path, [face_landmarker.parent], lambda done, total: steps.append((done, total)))
+    assert steps and steps[-1][0] == steps[-1][1]
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["generic_model.landmarks.safetensors", "generic_model.pkl"]
+    assert head.landmarks_dense is not None and head.landmarks68 is not None and open_head.landmarks_dense is not None
+    both = head.landmarks_dense.found & open_head.landmarks_dense.found
+    assert both.sum() > 400
+    ours = head.landmarks_dense.on(head.template, head.faces)
+    known = open_head.landmarks_dense.on(open_head.template, open_head.faces)
+    assert (ours - known)[both].norm(dim=1).median() < 0.003
+
+    def never(*_: object) -> None:
+        raise AssertionError("searched again")
+
+    monkeypatch.setattr(embed, "embed_landmarks", never)
+    again = load_head(path)
+    assert again.landmarks_dense is not None
+    assert torch.equal(again.landmarks_dense.face, head.landmarks_dense.face)
+    assert torch.equal(again.landmarks_dense.bary, head.landmarks_dense.bary)
 
 
 def test_licences() -> None:

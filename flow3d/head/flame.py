@@ -97,10 +97,11 @@ def _floats(key: str, array: np.ndarray, shape: tuple[int | None, ...]) -> torch
         raise InputError(f"{key} has shape {array.shape}, expected ({wanted})")
     if array.dtype.kind != "f":
         raise InputError(f"{key} holds {array.dtype}, expected floating-point numbers")
-    if not np.isfinite(array).all():
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused with the rest
+        single = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+    if not bool(torch.isfinite(single).all()):
         raise InputError(f"{key} holds values that are not finite (NaN or infinity)")
-    single = np.ascontiguousarray(array, dtype=np.float32)
-    return torch.from_numpy(single.copy() if single is array or not single.flags.writeable else single)
+    return single
 
 
 def _faces(array: np.ndarray, vertices: int) -> torch.Tensor:

@@ -12,6 +12,7 @@ import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as short  # values in messages may be nested a million deep
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -62,8 +63,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     if not 0 < size <= LARGEST_FILE:
         raise InputError(f"{path.name}: {size:,} bytes cannot be a head model.")
     try:
-        with path.open("rb") as f:
-            value = _Machine().run(f)
+        value = _Machine().run(path.read_bytes())  # not the open file: reading a declared length would allocate it
     except InputError as error:
         raise InputError(f"{path.name}: {error}") from None
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, struct.error) as error:
@@ -118,7 +118,7 @@ def _array(data: Any, dtype_record: Any, shape: Any, order: Literal["C", "F"]) -
     if not isinstance(data, bytes | bytearray):
         raise InputError("an array of Python objects")
     if not _is_shape(shape) or math.prod(shape) * dtype.itemsize != len(data):
-        raise InputError(f"an array declared as {shape} {dtype} with {len(data):,} bytes of data")
+        raise InputError(f"an array declared as {short(shape)} {dtype} with {len(data):,} bytes of data")
     return np.frombuffer(data, dtype).reshape(shape, order=order)
 
 
@@ -128,7 +128,7 @@ def _dtype(record: Any) -> np.dtype:
         raise InputError("an array without a type")
     code = record.arguments[0]
     if not (isinstance(code, str) and _PLAIN_DTYPE.fullmatch(code)):
-        raise InputError(f"an array of type {code!r}, which is no number")
+        raise InputError(f"an array of type {short(code)}, which is no number")
     order = record.state[1] if isinstance(record.state, tuple) and len(record.state) > 1 else "|"
     return np.dtype((order if order in ("<", ">") else "=") + code)
 
@@ -140,7 +140,7 @@ def _sparse_array(record: Record) -> np.ndarray:
         raise InputError("a sparse matrix without data")
     shape: Any = state.get("_shape", state.get("shape"))
     if not _is_shape(shape) or len(shape) != 2 or math.prod(shape) > _MOST_DENSE:
-        raise InputError(f"a sparse matrix of shape {shape}")
+        raise InputError(f"a sparse matrix of shape {short(shape)}")
     data = to_array(state.get("data"))
     if record.made_by.endswith("coo_matrix"):
         coords = state["coords"] if "coords" in state else (state.get("row"), state.get("col"))
@@ -170,11 +170,13 @@ def _is_shape(shape: Any) -> bool:
 
 
 def _checked_name(module: Any, name: Any) -> Name:
+    if not (isinstance(module, str) and isinstance(name, str)):
+        raise InputError("the pickle names a class by something that is no text")
     full = f"{module}.{name}"
     if full in _ALLOWED or _SPARSE.fullmatch(full) or _CHUMPY.fullmatch(full):
         return Name(full)
     raise InputError(
-        f"the pickle asks for '{full}', which a head model has no use for. It was not run, and the file is refused: "
+        f"the pickle asks for '{full[:200]}', which a head model has no use for. It was not run, and the file is refused: "
         "get the model from its own site again"
     )
 
@@ -187,9 +189,9 @@ class _Machine:
         self.marks: list[int] = []
         self.memo: dict[Any, Any] = {}
 
-    def run(self, file: Any) -> Any:
+    def run(self, data: bytes) -> Any:
         argument: Any
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
             if count > _MOST_OPCODES:
                 raise InputError("too many values for a head model")
             name = opcode.name
@@ -329,7 +331,7 @@ def _made(name: str, arguments: tuple) -> Any:
     if name == "_codecs.encode":
         text, encoding = arguments
         if not (isinstance(text, str) and encoding in ("latin1", "latin-1")):
-            raise InputError(f"the pickle encodes text as {encoding!r}")
+            raise InputError(f"the pickle encodes text as {short(encoding)}")
         return text.encode("latin-1")
     if name == "collections.OrderedDict" and not arguments:
         return {}
