@@ -1,6 +1,7 @@
 """The surface field: the reference against a twin built another way, the fast path against the reference."""
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -21,6 +22,15 @@ from comfyui_flow3d.flow3d.rotations import to_matrix
 
 CAMERA = Camera.from_field_of_view(192, 192)
 NEAR_HEAD = torch.tensor([0.0, 0.0, 1.0])
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """OpenMP's threads wait for each other at every step: where other work shares the cores, one is much faster."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def feature_twin(points: np.ndarray, target: np.ndarray, source: np.ndarray, faces: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .affine import MIN_HEIGHT
 
-_CHUNK = 500_000  # pairs of a point and a triangle in memory at a time
+_CHUNK = 250_000  # pairs of a point and a triangle in memory at a time
 
 
 class Match(NamedTuple):
@@ -103,13 +103,13 @@ def _tie_break(
     residual: Tensor, weight: Tensor, triangle: Tensor, target: Tensor, faces: Tensor, searched: Tensor
 ) -> Tensor:
     """Where the closest point lies on an edge or a corner: of the triangles there, that with the largest |n . r|."""
+    tied = (weight == 0).any(-1)
+    corners = faces[triangle[tied]]  # (K, 3)
+    has = (corners[:, None, :, None] == faces[searched][:, None]).any(-1)  # (K, F, 3)
+    meets = (has | (weight[tied] == 0)[:, None]).all(-1)  # has the corner, or both ends of the edge
+    facing = (residual[tied] @ _unit_normals(target, faces)[searched].T).abs()
     chosen = triangle.clone()
-    normals = _unit_normals(target, faces)
-    for i in torch.where((weight == 0).any(-1))[0].tolist():
-        shared = faces[triangle[i]][weight[i] > 0]  # one vertex of a corner, two of an edge
-        meeting = (faces[searched, :, None] == shared).any(1).all(-1)
-        around = searched[meeting]
-        chosen[i] = around[(normals[around] @ residual[i]).abs().argmax()]
+    chosen[tied] = searched[facing.masked_fill(~meets, -1).argmax(1)]
     return chosen
 
 
