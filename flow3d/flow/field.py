@@ -93,7 +93,9 @@ class FlowField:
         )
 
     def _target(self, frames: Frames) -> Tensor:
-        return self.target[_listed(frames)].vertices(self.head)
+        """Vertices (n, V, 3). One frame at a time, for a frame must not depend on its company, not in its last bit."""
+        chosen = torch.arange(len(self))[_listed(frames)].tolist()
+        return torch.cat([self._source(0), *(self.target[[i]].vertices(self.head) for i in chosen)])
 
     def _source(self, count: int) -> Tensor:
         return self.source[:1].vertices(self.head).expand(count, -1, -1)
