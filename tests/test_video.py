@@ -153,7 +153,7 @@ def test_round_trip_of_a_photo(tmp_path):
             writer.write(image)
     for frame in VideoReader(tmp_path / "a.mp4"):
         error = frame.astype(float) - image
-        assert 10 * np.log10(255**2 / (error**2).mean()) > 36
+        assert 10 * np.log10(255**2 / (error**2).mean()) > 37.5  # 41 dB is what 4:2:0 alone leaves
         assert np.abs(error.mean((0, 1))).max() < 0.6
 
 
