@@ -150,6 +150,7 @@ def _to_rgb(frame: av.VideoFrame, stream: "av.VideoStream") -> np.ndarray:
         height=frame.height,
         format="rgb24",
         src_colorspace=matrix,
+        dst_colorspace=BT601 if matrix == BT709 else BT709,  # RGB has no matrix, but where both agree PyAV 14 ignores both
         src_color_range=FULL if full else LIMITED,
         dst_color_range=FULL,
         interpolation=_SMOOTH,
