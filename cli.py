@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
 
     demo = _command(commands, "demo", demo_command, "the main job on bundled input: a video, a contact sheet, a track")
     demo.add_argument("--list", action="store_true", help="list the bundled motions")
-    demo.add_argument("--motion", metavar="NAME", help="the bundled motion that drives (default: talk)")
+    demo.add_argument("--motion", metavar="NAME", help="the bundled motion that drives (default: medley)")
     demo.add_argument("-o", "--output", type=Path, default=Path("output"), metavar="FOLDER", help="default: output")
     _animation_arguments(demo)
 

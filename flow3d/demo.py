@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .fit.detect import Face
 
 LANDMARKS = Path(__file__).with_name("io") / "demo" / "astronaut_landmarks.json"
-DEFAULT_MOTION = "talk"
+DEFAULT_MOTION = "medley"
 _COLUMNS = 6
 
 

@@ -314,9 +314,31 @@ def laugh() -> Motion:
     return m
 
 
+def medley() -> Motion:
+    """A little of everything: a turn each way, a look up in surprise, a tilt with a wink, a nod."""
+    m = Motion(6.0)
+    m.add("yaw", (0.2, 0), (0.92, 15), (1.2, 15), (2.2, -14), (2.52, -14), (3.28, 4), (4.0, -3), (4.9, 0))
+    m.add("pitch", (0.2, 0), (0.92, 1), (1.7, -2), (2.52, 0), (3.0, 7), (3.5, 5), (4.1, 0), (4.72, 0), (5.08, -10), (5.52, 1.5), (5.9, 0))
+    m.add("roll", (0.2, 0), (0.92, -2), (1.2, -2), (2.2, 2), (2.52, 2), (3.28, 0), (3.5, 0), (4.08, 8), (4.4, 8), (5.0, 0))
+    m.hold_gaze(0.45)
+    m.both("mouthSmile", (0.3, 0), (1.0, 0.45), (2.1, 0.2), (2.6, 0), (3.5, 0), (4.1, 0.5), (4.6, 0.5), (5.7, 0), right=0.92)
+    m.both("browOuterUp", (2.6, 0), (2.92, 0.8), (3.4, 0.6), (3.9, 0))
+    m.add("browInnerUp", (2.6, 0), (2.92, 0.85), (3.4, 0.65), (3.9, 0))
+    m.both("eyeWide", (2.6, 0), (2.88, 0.8), (3.4, 0.5), (3.8, 0))
+    m.add("jawOpen", (2.64, 0), (2.98, 0.5), (3.4, 0.4), (3.84, 0))
+    m.add("mouthFunnel", (2.64, 0), (3.0, 0.2), (3.4, 0.15), (3.8, 0))
+    for name, value in (("cheekSquint", 0.6), ("browDown", 0.25), ("mouthDimple", 0.25)):
+        m.add(name + "Left", (3.95, 0), (4.16, value), (4.4, value), (4.75, 0))
+    m.blink(0.6)
+    m.blink(1.72)
+    m.blink(4.16, 1.0, ("Left",), shut=0.24)
+    m.blink(5.0)
+    return m
+
+
 MOTIONS = {
     "nod": nod, "shake": shake, "turn": turn, "tilt": tilt, "smile": smile, "talk": talk, "blink-and-wink": blink_and_wink,
-    "surprise": surprise, "idle": idle, "look-around": look_around, "laugh": laugh,
+    "medley": medley, "surprise": surprise, "idle": idle, "look-around": look_around, "laugh": laugh,
 }  # fmt: skip
 
 
