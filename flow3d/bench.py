@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -47,7 +48,7 @@ def measure_flow(head: HeadModel, progress: Progress) -> dict[str, float]:
     field.encode([0])  # compiles the kernel
     times = []
     for i in range(_FLOW_FRAMES):
-        times.append(_per_frame(1, lambda frame=10 * i: field.encode([frame])))
+        times.append(_per_frame(1, partial(field.encode, [10 * i])))
         progress("flow", i + 1, _FLOW_FRAMES)
     vertices = target[[20]].vertices(head)[0].numpy()
     camera = portrait.track.camera

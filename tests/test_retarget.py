@@ -154,6 +154,23 @@ def test_bundled_motions_fit_any_head():
     assert retarget(plain, source, load_motion("talk")).jaw[:, 0].std() > 0.02
 
 
+def test_the_open_head_starts_with_the_source_bit_for_bit(open_head):
+    """With landmarks and ARKit's names, where eyelids are matched too; frames of the driver that repeat the first as well."""
+    idle = load_motion("idle", open_head)[[40]]
+    g = torch.Generator().manual_seed(3)
+    source = replace(
+        idle,
+        shape=0.7 * torch.randn(open_head.n_shape, generator=g),
+        landmark_offsets=0.001 * torch.randn(1, 478, 3, generator=g),
+        expression=(idle.expression + 0.2 * torch.rand(1, 52, generator=g)).clamp(0, 1),
+    )
+    target = retarget(open_head, source, load_motion("medley"))
+    for frame in (0, len(target) - 1):
+        identical(target[[frame]], source, "expression", "joints", "rotation", "translation", "landmark_offsets", "shape")
+    shut = load_motion("medley").expression[:, open_head.expression_index("eyeBlinkRight")].argmax()
+    assert target.expression[shut, open_head.expression_index("eyeBlinkRight")] > 0.6
+
+
 @pytest.mark.parametrize(("change", "says"), [
     ({"mode": "sideways"}, "sideways"),
     ({"parts": {"ears"}}, "ears"),
