@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from ..camera import Camera
@@ -35,7 +34,5 @@ def encode_pairs(
         (B, 3 N, H, W) float32: p_src - p_tgt in metres times `scale`, channels x0 y0 z0 x1 y1 z1 ...
     """
     seen = rasterize(target, topology.triangles, camera) if fragments is None else fragments
-    cameras = [camera] if isinstance(camera, Camera) else camera
-    rays = torch.stack([c.rays(device=target.device) for c in cameras])
-    first, last = sampling.span(seen.depth)
-    return SurfaceField(topology, target, source).along_rays(rays, first, last, seen.triangle, sampling.samples, scale)
+    cameras = [camera] * len(target) if isinstance(camera, Camera) else camera
+    return SurfaceField(topology, target, source).along_rays(cameras, seen, sampling, scale)

@@ -13,7 +13,7 @@ from ..track import HeadTrack
 from .encode import FLOW_SCALE, encode_pairs
 from .sampling import Sampling
 from .topology import topology_of
-from .visibility import seen_in
+from .visibility import SourcePoints, seen_in
 
 Frames = slice | list[int] | int
 ALL = slice(None)
@@ -62,13 +62,11 @@ class FlowField:
 
         Pixel centres are at +0.5. Off the head a pixel keeps its own place.
         """
-        _, points = self._seen(frames)
-        return points.pixels
+        return self._seen(frames).pixels
 
     def visibility(self, frames: Frames = ALL) -> Tensor:
         """(n, H, W) bool: whether that surface point can be seen in the source. False off the head."""
-        _, points = self._seen(frames)
-        return points.visible
+        return self._seen(frames).visible
 
     def head_mask(self, frames: Frames = ALL) -> Tensor:
         """(n, H, W) bool: where the target head is seen."""
@@ -103,9 +101,8 @@ class FlowField:
     def _fragments(self, frames: Frames) -> Fragments:
         return rasterize(self._target(frames), self.head.faces, self.camera)
 
-    def _seen(self, frames: Frames):  # noqa: ANN202
-        fragments = self._fragments(frames)
-        return fragments, seen_in(self._source(1), self.head.faces, self.camera, fragments)
+    def _seen(self, frames: Frames) -> SourcePoints:
+        return seen_in(self._source(1), self.head.faces, self.camera, self._fragments(frames))
 
 
 def _listed(frames: Frames) -> slice | list[int]:

@@ -1,21 +1,32 @@
+# mypy: disable-error-code="valid-type,assignment,attr-defined,operator,call-overload,misc,arg-type,index"
+# Kernels are written in warp's language, whose types mypy cannot read.
 """The surface field, fast: where a point near or around the target head belongs on the source head.
 
 One warp kernel for the CPU and CUDA finds each point's closest triangle in a tree of boxes and applies that triangle's
 affine map. The rules are written down in docs/flow.md, and `reference.py` follows them slowly and readably.
 """
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import warp as wp
 from torch import Tensor
 
+from ..camera import Camera
+from ..head.model import SKIN
 from ..kernels import as_array, kernel, launch
-from .affine import affine_maps
+from ..render.rasterize import Fragments
+from .affine import AffineMaps, affine_maps
+from .sampling import Sampling
 from .topology import Topology
 
 _triangle = wp.types.matrix((4, 3), wp.float32)  # rows: first corner, edges e1 and e2, (e1.e1, e1.e2, e2.e2)
 _map = wp.types.matrix((4, 3), wp.float32)  # rows: shift, then the gain's rows
+
+_BLOCK = wp.constant(8)  # pixels along a side of the squares that are searched together
+_HALF_BLOCK = wp.constant(4)
+_SKIN = wp.constant(SKIN)
 
 # A number that a kernel will change must be made as wp.int32(0) or wp.float32(0.0): a plain 0 is a constant to warp.
 
@@ -43,6 +54,19 @@ class Heads:
     leaf_start: wp.array(dtype=wp.int32)
 
 
+@wp.struct
+class Rays:
+    """What is sampled: see `Sampling` and `Fragments`."""
+
+    lens: wp.array(dtype=wp.vec3)  # focal, cx, cy
+    depth: wp.array3d(dtype=wp.float32)
+    seen: wp.array3d(dtype=wp.int32)
+    samples: int
+    delta: float
+    near: float
+    far: float
+
+
 class SurfaceField:
     """The fields of a batch of frame pairs."""
 
@@ -66,37 +90,35 @@ class SurfaceField:
         launch(_at_points, (b, n), inputs, [as_array(flow, wp.vec3), as_array(triangle, wp.int32)], self.device)
         return flow, triangle
 
-    def along_rays(
-        self, rays: Tensor, first: Tensor, last: Tensor, seen: Tensor, samples: int, scale: float = 1.0
-    ) -> Tensor:
-        """The flow at `samples` points along each pixel's ray, evenly spaced in depth, both ends included.
+    def along_rays(self, cameras: Sequence[Camera], seen: Fragments, sampling: Sampling, scale: float = 1.0) -> Tensor:
+        """The flow at the samples along each pixel's ray.
 
         Args:
-            rays: (B or 1, H, W, 3) with z = 1. first, last: (B, H, W) depths in metres.
-            seen: (B, H, W) int32 the triangle seen at the pixel, whose part is searched; -1: none, the skin is searched.
+            cameras: one for each pair. seen: the targets as those cameras see them, (B, H, W): depth and triangle.
 
         Returns:
-            (B, 3 samples, H, W) float32, metres times `scale`, channels x0 y0 z0 x1 y1 z1 ...
+            (B, 3 N, H, W) float32, metres times `scale`, channels x0 y0 z0 x1 y1 z1 ...
         """
-        b, h, w = seen.shape
-        out = torch.empty(b, 3 * samples, h, w, device=self.device)
-        arrays = [
-            as_array(rays.float().expand(b, -1, -1, -1), wp.vec3),
-            as_array(first.float(), wp.float32),
-            as_array(last.float(), wp.float32),
-            as_array(seen.int(), wp.int32),
-        ]
+        b, h, w = seen.triangle.shape
+        out = torch.empty(b, 3 * sampling.samples, h, w, device=self.device)
         flow = as_array(out, wp.float32)
+        lens = torch.tensor([[c.focal, c.cx, c.cy] for c in cameras], device=self.device)
+        rays = Rays()
+        rays.lens = as_array(lens, wp.vec3)
+        rays.depth = as_array(seen.depth, wp.float32)
+        rays.seen = as_array(seen.triangle, wp.int32)
+        rays.samples = sampling.samples
+        rays.delta, rays.near, rays.far = sampling.delta, sampling.near, sampling.far
 
-        def rows(start: int, stop: int) -> None:
-            inputs = [self._heads, *arrays, samples, scale, start]
-            launch(_along_rays, (b, stop - start, w), inputs, [flow], self.device)
+        def block_rows(start: int, stop: int) -> None:
+            blocks = (b, stop - start, -(-w // _BLOCK), sampling.samples)
+            launch(_along_rays, blocks, [self._heads, rays, scale, start], [flow], self.device)
 
-        _in_chunks(rows, h, self.device)
+        _in_chunks(block_rows, -(-h // _BLOCK), self.device)
         return out
 
 
-def _heads(topology: Topology, target: Tensor, maps) -> Heads:  # noqa: ANN001
+def _heads(topology: Topology, target: Tensor, maps: AffineMaps) -> Heads:
     usable = maps.usable
     low, high = topology.boxes(target, usable)
     a, b, c = target.double()[:, topology.faces].unbind(2)
@@ -115,7 +137,7 @@ def _heads(topology: Topology, target: Tensor, maps) -> Heads:  # noqa: ANN001
     return heads
 
 
-def _in_chunks(work, count: int, device: torch.device) -> None:  # noqa: ANN001
+def _in_chunks(work: Callable[[int, int], None], count: int, device: torch.device) -> None:
     """Run `work(start, stop)` over 0..count: at once on CUDA, in as many Python threads as torch uses on the CPU.
 
     Warp runs a CPU kernel on one core, but without Python's lock.
@@ -196,9 +218,10 @@ def _closest(heads: Heads, m: int, part: int, p: wp.vec3, guess: int):
     if leaves == 0:
         return found
     if guess >= 0:
-        d, v, w, where = _to_triangle(heads.triangles[m, guess], p)
-        best = d
-        found = guess
+        if heads.parts[guess] == part and wp.length_sq(heads.normals[m, guess]) > 0.0:
+            d, v, w, where = _to_triangle(heads.triangles[m, guess], p)
+            best = d
+            found = guess
     box = heads.first_box[part]
     leaf = heads.first_leaf[part] - leaves
     node = wp.int32(1)
@@ -244,29 +267,33 @@ def _has(face: wp.vec3i, vertex: int):
 
 
 @wp.func
-def _settle(heads: Heads, m: int, found: int, p: wp.vec3):
-    """Among the triangles that share the edge or corner where the closest point lies: that which faces p most."""
-    triangle = heads.triangles[m, found]
+def _facing(heads: Heads, m: int, t: int, pivot: int, other: int, r: wp.vec3):
+    """Of the triangles of t's part that have two vertices (or one, twice): the one with the largest |n . r|."""
+    best = wp.float32(-1.0)
+    chosen = int(t)
+    for i in range(heads.fan_start[pivot], heads.fan_start[pivot + 1]):
+        around = heads.fan[i]
+        if heads.parts[around] == heads.parts[t] and _has(heads.faces[around], other):
+            facing = wp.abs(wp.dot(heads.normals[m, around], r))
+            if facing > best:
+                best = facing
+                chosen = around
+    return chosen
+
+
+@wp.func
+def _settle(heads: Heads, m: int, t: int, p: wp.vec3):
+    """The triangle whose map carries p, where t is one of the closest: where they share an edge or a corner, choose."""
+    triangle = heads.triangles[m, t]
     d, v, w, where = _to_triangle(triangle, p)
     if where == 0:
-        return found
-    face = heads.faces[found]
+        return t
+    face = heads.faces[t]
     pivot = face[(where - 1) % 3]  # the corner, or the edge's first end
     other = pivot
     if where > 3:
-        other = face[where % 3] if where < 6 else face[0]
-    r = p - triangle[0] - v * triangle[1] - w * triangle[2]
-    part = heads.parts[found]
-    best = wp.float32(-1.0)
-    chosen = int(found)
-    for i in range(heads.fan_start[pivot], heads.fan_start[pivot + 1]):
-        t = heads.fan[i]
-        if heads.parts[t] == part and _has(heads.faces[t], other):
-            facing = wp.abs(wp.dot(heads.normals[m, t], r))
-            if facing > best:
-                best = facing
-                chosen = t
-    return chosen
+        other = face[(where - 3) % 3]
+    return _facing(heads, m, t, pivot, other, p - triangle[0] - v * triangle[1] - w * triangle[2])
 
 
 @wp.func
@@ -296,36 +323,94 @@ def _at_points(
         triangle[m, i] = int(heads.order[t])
 
 
+@wp.func
+def _sample(rays: Rays, m: int, y: int, x: int, n: int):
+    lens = rays.lens[m]
+    depth = rays.depth[m, y, x]
+    first = rays.near
+    last = rays.far
+    if depth > 0.0:
+        first = depth - rays.delta
+        last = depth + rays.delta
+    z = first + float(n) * ((last - first) / wp.max(float(rays.samples - 1), 1.0))
+    return wp.vec3((float(x) + 0.5 - lens[1]) / lens[0] * z, (float(y) + 0.5 - lens[2]) / lens[0] * z, z)
+
+
+@wp.func
+def _shared_corner(heads: Heads, rays: Rays, m: int, n: int, y0: int, x0: int, size: int, guess: int):
+    """Where one vertex is the closest point of a whole square of pixels at sample n: a triangle and its corner there.
+
+    The points that are closer to one given point than to a convex set form a convex set (an intersection of half
+    spaces). So where no head is seen in the square, whose samples lie on a plane, its four corner pixels speak for all.
+    Returns the triangle, -1 where there is no such vertex; the corner 0, 1, 2; and a guess for the search nearby.
+    """
+    y1 = wp.min(y0 + size, rays.seen.shape[1])
+    x1 = wp.min(x0 + size, rays.seen.shape[2])
+    for y in range(y0, y1):
+        for x in range(x0, x1):
+            if rays.seen[m, y, x] >= 0:
+                return -1, 0, guess
+    t = int(guess)
+    corner = wp.int32(0)
+    vertex = wp.int32(-1)
+    for k in range(4):
+        y = y0
+        x = x0
+        if k >= 2:
+            y = y1 - 1
+        if k == 1 or k == 2:
+            x = x1 - 1
+        p = _sample(rays, m, y, x, n)
+        t = _closest(heads, m, _SKIN, p, t)
+        if t < 0:
+            return -1, 0, -1
+        d, v, w, where = _to_triangle(heads.triangles[m, t], p)
+        if where == 0 or where > 3:
+            return -1, 0, t
+        corner = where - 1
+        here = heads.faces[t][corner]
+        if k > 0 and here != vertex:
+            return -1, 0, t
+        vertex = here
+    return t, corner, t
+
+
 @kernel
-def _along_rays(
-    heads: Heads,
-    rays: wp.array3d(dtype=wp.vec3),
-    first: wp.array3d(dtype=wp.float32),
-    last: wp.array3d(dtype=wp.float32),
-    seen: wp.array3d(dtype=wp.int32),
-    samples: int,
-    scale: float,
-    first_row: int,
-    flow: wp.array4d(dtype=wp.float32),
-):
-    m, y, x = wp.tid()
-    y += first_row
-    ray = rays[m, y, x]
-    near = first[m, y, x]
-    step = (last[m, y, x] - near) / wp.max(float(samples - 1), 1.0)
-    part = wp.int32(0)
-    guess = wp.int32(-1)
-    if seen[m, y, x] >= 0:
-        t = heads.rank[seen[m, y, x]]
-        part = heads.parts[t]
-        if wp.length_sq(heads.normals[m, t]) > 0.0:
-            guess = t
-    for n in range(samples):
-        p = ray * (near + float(n) * step)
-        guess = _closest(heads, m, part, p, guess)
-        f = wp.vec3(0.0, 0.0, 0.0)
-        if guess >= 0:
-            f = scale * _flow(heads, m, _settle(heads, m, guess, p), p)
-        flow[m, 3 * n, y, x] = f[0]
-        flow[m, 3 * n + 1, y, x] = f[1]
-        flow[m, 3 * n + 2, y, x] = f[2]
+def _along_rays(heads: Heads, rays: Rays, scale: float, first_row: int, flow: wp.array4d(dtype=wp.float32)):
+    """One thread: one sample of the pixels of a square block, which is quartered where its corners disagree."""
+    m, block_y, block_x, n = wp.tid()
+    top = (block_y + first_row) * _BLOCK
+    left = block_x * _BLOCK
+    whole, whole_corner, guess = _shared_corner(heads, rays, m, n, top, left, _BLOCK, -1)
+    for quarter in range(4):
+        y0 = top + (quarter / 2) * _HALF_BLOCK
+        x0 = left + (quarter % 2) * _HALF_BLOCK
+        shared = int(whole)
+        corner = int(whole_corner)
+        if whole < 0 and y0 < rays.seen.shape[1] and x0 < rays.seen.shape[2]:
+            shared, corner, guess = _shared_corner(heads, rays, m, n, y0, x0, _HALF_BLOCK, guess)
+        for y in range(y0, wp.min(y0 + _HALF_BLOCK, rays.seen.shape[1])):
+            for x in range(x0, wp.min(x0 + _HALF_BLOCK, rays.seen.shape[2])):
+                p = _sample(rays, m, y, x, n)
+                t = wp.int32(-1)
+                if shared >= 0:
+                    vertex = heads.faces[shared][corner]
+                    triangle = heads.triangles[m, shared]
+                    r = p - triangle[0]
+                    if corner > 0:
+                        r -= triangle[corner]
+                    t = _facing(heads, m, shared, vertex, vertex, r)
+                else:
+                    part = int(_SKIN)
+                    if rays.seen[m, y, x] >= 0:
+                        guess = heads.rank[rays.seen[m, y, x]]
+                        part = heads.parts[guess]
+                    guess = _closest(heads, m, part, p, guess)
+                    if guess >= 0:
+                        t = _settle(heads, m, guess, p)
+                f = wp.vec3(0.0, 0.0, 0.0)
+                if t >= 0:
+                    f = scale * _flow(heads, m, t, p)
+                flow[m, 3 * n, y, x] = f[0]
+                flow[m, 3 * n + 1, y, x] = f[1]
+                flow[m, 3 * n + 2, y, x] = f[2]

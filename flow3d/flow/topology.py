@@ -4,6 +4,7 @@ For each part of the head (skin, eyeballs, inner mouth) a complete binary tree o
 vertex the fan of triangles around it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -61,7 +62,7 @@ class Topology:
         return torch.cat(lows, 1), torch.cat(highs, 1)
 
 
-def _heap(level: Tensor, reduce, unused: float) -> Tensor:  # noqa: ANN001
+def _heap(level: Tensor, reduce: Callable[[Tensor, int], Tensor], unused: float) -> Tensor:
     """Leaf corners (B, L, 3) to the whole heap's (B, 2 L, 3); row 0 is unused."""
     b, n, _ = level.shape
     levels = [level]
@@ -84,7 +85,8 @@ def build_topology(vertices: Tensor, faces: Tensor, parts: Tensor) -> Topology:
     part = parts.cpu().numpy()
     centre = vertices.detach().cpu().double().numpy()[corner].mean(1)
     order: list[np.ndarray] = []
-    leaves, first_leaf, first_box, sizes = [], [], [], []
+    sizes: list[int] = []
+    leaves, first_leaf, first_box = [], [], []
     boxes = 0
     for p in range(int(part.max(initial=0)) + 1):
         mine = np.flatnonzero(part == p)
