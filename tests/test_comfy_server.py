@@ -344,11 +344,21 @@ def test_a_track_is_saved_in_the_output_folder_only(server: "Server", prefix: st
     assert not list(server.base.glob("outside*"))
 
 
-@pytest.mark.parametrize("name", ["../custom_nodes/x.safetensors", "x.pkl", "nowhere.safetensors", "../secret.safetensors [output]"])
-def test_a_track_is_loaded_from_comfyuis_folders_only(server: "Server", name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("../custom_nodes/x.safetensors", "is not a .safetensors file in ComfyUI's input or output folder."),
+        ("../secret.safetensors [output]", "is not a .safetensors file in ComfyUI's input or output folder."),
+        ("x.pkl", "is not a .safetensors file in ComfyUI's input or output folder."),
+        ("nowhere.safetensors", "there is no 'nowhere.safetensors'."),
+        ("motion: waltz", "There is no bundled motion 'waltz'."),
+    ],
+)
+def test_a_track_that_is_not_listed_is_refused(server: "Server", name: str, why: str) -> None:
+    """ComfyUI's server does not hold these values against the list; the node does."""
     prompt = one("Flow3DFLAMEEdit", **ZERO, more="")
     prompt["1"]["inputs"]["track"] = name
-    assert failure(server, prompt)
+    assert why in failure(server, prompt)
 
 
 def test_a_hostile_track_file_costs_its_own_run(server: "Server") -> None:
