@@ -61,7 +61,7 @@ def measure_flow(head: HeadModel, progress: Progress) -> dict[str, float]:
 def measure_fit(head: HeadModel, progress: Progress) -> dict[str, float]:
     """Landmarks of a clip to a track, the shape and the smoothing included."""
     face = load_face(LANDMARKS)
-    faces = [replace(face, points=face.points + [0.5 * (t % 20), 0.2 * (t % 10)]) for t in range(4 * _FRAMES)]
+    faces = [replace(face, points=face.points + [0.5 * (t % 20), 0.2 * (t % 10)]) for t in range(_FRAMES)]
     camera = demo_portrait(head).track.camera
     ms = _per_frame(len(faces), lambda: fit_track(head, faces, camera, 25.0, lambda d, t: progress("fit", d, t)))
     return {"fit.clip_ms": ms}
