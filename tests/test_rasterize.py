@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from comfyui_flow3d.flow3d.camera import Camera
 from comfyui_flow3d.flow3d.render.rasterize import rasterize
 
@@ -160,3 +161,11 @@ def test_no_mesh_and_no_triangles():
     vertices, faces = random_triangles(2)
     assert rasterize(vertices[None][:0], faces, CAMERA).depth.shape[0] == 0
     assert (rasterize(vertices[None], faces[:0], CAMERA).triangle == -1).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_cuda_equals_the_cpu():
+    vertices, faces = random_triangles(300, seed=7)
+    batch = torch.stack([vertices, vertices * 1.1])
+    for there, here in zip(rasterize(batch.cuda(), faces.cuda(), CAMERA), rasterize(batch, faces, CAMERA), strict=True):
+        assert (there.cpu() != here).float().mean() < 1e-3 or (there.cpu() - here).abs().max() < 1e-5

@@ -285,3 +285,15 @@ def test_no_usable_triangle_gives_no_flow():
     image = SurfaceField(topology, nothing, vertices[None]).along_rays([CAMERA], seen, Sampling(samples=4))
     assert image.shape == (1, 12, 2, 3) and (image == 0).all()
     assert (surface_field(torch.ones(5, 3), nothing[0], vertices, faces).points == 1).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_cuda_equals_the_cpu():
+    head = toy_head()
+    source, target = pair(head, "all")
+    seen = rasterize(target, head.faces, CAMERA)
+    here = SurfaceField(topology_of(head), target, source).along_rays([CAMERA], seen, Sampling())
+    seen = Fragments(*(x.cuda() for x in seen))
+    field = SurfaceField(topology_of(head).to(torch.device("cuda")), target.cuda(), source.cuda())
+    apart = (field.along_rays([CAMERA], seen, Sampling()).cpu() - here).abs()
+    assert (apart > 1e-5).float().mean() < 1e-3  # ties
