@@ -75,7 +75,7 @@ def find_faces(clip: Clip, detector: MediaPipeDetector, missing: str) -> tuple[l
         seen = detector.detect(image)
         face = follow(seen, last)
         if face is None and (missing == FAIL or clip.count == 1):
-            raise InputError(_no_face(i, clip.count, detector.score(image)))
+            raise InputError(_no_face(i, max(clip.count, i + 1), detector.score(image)))
         if face is not None and clip.count == 1:
             face = detector.refine(image, face)
         last = face or last
@@ -89,7 +89,17 @@ def find_faces(clip: Clip, detector: MediaPipeDetector, missing: str) -> tuple[l
         )
     if most > 1:
         notes.append(f"{most} faces in a picture, the largest is taken" + (" and followed" if len(faces) > 1 else ""))
+    cut = sum(face is not None and _leaves(face, clip) for face in faces)
+    if cut:
+        notes.append(f"the border cuts the face in {cut} of {len(faces)} pictures, so the fit is less certain")
+    if isinstance(clip.frames, VideoReader) and clip.frames.note:
+        notes.append(clip.frames.note)
     return faces, notes
+
+
+def _leaves(face: Face, clip: Clip) -> bool:
+    left, top, right, bottom = face.box
+    return left < 0 or top < 0 or right > clip.width or bottom > clip.height
 
 
 def _no_face(frame: int, count: int, score: float) -> str:

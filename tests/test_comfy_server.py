@@ -257,6 +257,32 @@ def test_a_missing_face_in_a_clip(
     assert error.endswith("Lower 'min confidence', or set 'missing frames' to 'interpolate'.")
 
 
+def test_the_report_tells_of_several_and_cut_faces(
+    server: "Server", test_data: Path, face_landmarker: Path, tmp_path: Path
+) -> None:
+    import mediapipe
+    from mediapipe.tasks.python import BaseOptions, vision
+
+    whole = np.asarray(Image.open(test_data / "sources" / "s9.jpg").convert("RGB"))
+    options = vision.FaceLandmarkerOptions(BaseOptions(model_asset_buffer=face_landmarker.read_bytes()))
+    with vision.FaceLandmarker.create_from_options(options) as landmarker:
+        chin = landmarker.detect(mediapipe.Image(mediapipe.ImageFormat.SRGB, np.ascontiguousarray(whole))).face_landmarks[0][152]
+    Image.fromarray(whole[: round((chin.y - 0.03) * len(whole))]).save(tmp_path / "without_chin.png")
+    files = (test_data / "sources" / "two_people.jpg", tmp_path / "without_chin.png")
+    fit = {"head": ["1", 0], "fps": 25.0, "field_of_view": 25.0, "min_confidence": 0.3, "missing_frames": "fail"}
+    prompt: dict = {"1": {"class_type": "Flow3DLoadHeadModel", "inputs": {"name": "open head"}}}
+    for i, file in enumerate(files, 1):
+        image, fitted = f"{i}0", f"{i}1"
+        prompt[image] = {"class_type": "LoadImage", "inputs": {"image": server.upload(file)}}
+        prompt[fitted] = {"class_type": "Flow3DFLAMEFit", "inputs": {**fit, "image": [image, 0], "overlay_frames": 1}}
+        prompt[f"{i}2"] = {"class_type": "PreviewAny", "inputs": {"source": [fitted, 2]}}
+    run = server.run(prompt)
+    assert run.error is None
+    reports = [server.outputs(run)[key]["text"][0] for key in ("12", "22")]
+    assert "2 faces in a picture, the largest is taken" in reports[0] and "border" not in reports[0]
+    assert "the border cuts the face in 1 of 1 pictures" in reports[1] and "largest" not in reports[1]
+
+
 # --- what goes wrong -------------------------------------------------------------------------------------------------
 
 
