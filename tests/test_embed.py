@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -176,7 +177,44 @@ def test_new_views_are_detected_where_the_landmarks_are(head: HeadModel, detecto
     assert np.median(by_point[:, list(mp.OUTER_LIPS)]) < 4.5
 
 
-def test_a_head_without_a_face_is_refused(head: HeadModel) -> None:
+@pytest.fixture
+def few_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve renders of the template instead of ninety of three people."""
+    monkeypatch.setattr(embed, "PEOPLE", 1)
+    monkeypatch.setattr(embed, "YAWS", (-15.0, 0.0, 15.0))
+    monkeypatch.setattr(embed, "PITCHES", (-10.0, 8.0))
+
+
+def test_a_flame_like_head_gets_its_landmarks(
+    head: HeadModel, places: np.ndarray, detector: MediaPipeDetector, few_views: None
+) -> None:
+    """No masks, no names, no jawOpen, not symmetric: the eyes are told by their joints, the mouth opens by its joint."""
+    bent = head.template.clone()
+    bent[0, 1] += 5e-5
+    plain = replace(
+        head, template=bent, masks={}, parts=embed_parts(head), expression_names=(), landmarks_dense=None,
+        landmarks68=None, landmark_spread=None, shape_basis=head.shape_basis[:10],
+    )  # fmt: skip
+    steps: list[tuple[int, int]] = []
+    found = embed.embed_landmarks(plain, detector, lambda done, total: steps.append((done, total)))
+    assert steps == [(i + 1, 12) for i in range(12)]
+    assert found.landmarks_dense.found.float().mean() > 0.97
+    ours = found.landmarks_dense.on(head.template, head.faces).numpy()
+    inner = np.setdiff1d(np.flatnonzero(found.landmarks_dense.found.numpy()), mp.OVAL)
+    gap = np.linalg.norm(ours - places, axis=1)
+    assert np.median(gap[inner]) < 0.002 and np.quantile(gap[inner], 0.95) < 0.006
+    lips = found.landmarks_dense.found.numpy()[list(mp.INNER_LIPS)]
+    assert lips.all()
+    assert found.landmark_spread.isfinite().sum() == found.landmarks_dense.found.sum()
+
+
+def embed_parts(head: HeadModel) -> torch.Tensor:
+    """Parts of a head that tells its eyeballs by their joints alone, the rest being skin."""
+    eyes = head.skin_weights[:, 3:].sum(1) > 0.5
+    return torch.where(eyes[head.faces].all(1), EYEBALLS, SKIN)
+
+
+def test_a_head_without_a_face_is_refused(head: HeadModel, few_views: None) -> None:
     class Blind:
         def detect(self, image: np.ndarray) -> list:
             assert image.shape == (embed.SIZE, embed.SIZE, 3) and image.dtype == np.uint8
