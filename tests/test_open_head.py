@@ -147,7 +147,7 @@ def test_teeth_and_tongue_are_closed(head: HeadModel) -> None:
         assert (head.face_parts[head.masks[name][head.faces].all(1)] == INNER_MOUTH).all()
 
 
-def test_the_head_has_four_pieces_besides_the_tongue_and_teeth(head: HeadModel) -> None:
+def test_the_head_has_six_pieces(head: HeadModel) -> None:
     f = head.faces.numpy()
     graph = coo_matrix((np.ones(len(f) * 2), (f[:, :2].ravel(), f[:, 1:].ravel())), shape=(len(head.template),) * 2)
     assert connected_components(graph, directed=False)[0] == 6  # skin, two eyeballs, two rows of teeth, tongue

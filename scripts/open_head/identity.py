@@ -15,7 +15,8 @@ LOCAL_FOLDERS = ("head", "forehead", "eyebrows", "eyes", "nose", "mouth", "ears"
 DROPPED = re.compile(
     r"head-trans|head-angle|head-age|neck-trans|neck-scale-vert|measure-neck-height|neck-back|asymm-|nose-trans-backward"
 )
-"""Targets that place the head instead of shaping it, and one that moves the upper teeth through the face."""
+"""Targets that place the head or bow the neck instead of shaping the face, ageing by another way than the macro targets,
+the trunk, and one that moves the upper teeth through the face."""
 LOCAL_SIGMA, LOCAL_REACH = 0.5, 0.005  # a slider's standard deviation: as a share of its range; metres at the most
 UNCOUPLED = 0.2  # share of a paired slider's deviation that left and right do not have in common
 SIDEWAYS = re.compile("asym-|nose-trans-in|mouth-trans-in")  # sliders without a symmetric part

@@ -76,8 +76,7 @@ def boundary_loop(faces: np.ndarray) -> list[int]:
 def closed(faces: np.ndarray, vertices: np.ndarray) -> np.ndarray:
     """An open strip of quads with its one boundary stitched shut, front row to back row.
 
-    The boundary is folded where it crosses between the rows at its far ends: at the pair of opposite boundary edges
-    that lie furthest back (smallest z).
+    The boundary is folded where that brings its two halves closest together.
     """
     loop = boundary_loop(faces)
     n, half = len(loop), len(loop) // 2
