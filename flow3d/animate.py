@@ -13,7 +13,7 @@ from .errors import InputError
 from .fit.detect import Face, MediaPipeDetector, follow
 from .fit.edit import edit_track
 from .fit.retarget import retarget
-from .fit.solve import FitReport, fit_track
+from .fit.solve import fit_track
 from .head.model import HeadModel
 from .io.images import read_image
 from .io.motions import load_motion, motion_names

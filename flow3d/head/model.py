@@ -6,7 +6,7 @@ Head frame: y up, z out of the face, metres. Camera frame: OpenCV (see `camera.p
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -136,7 +136,7 @@ class HeadModel:
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "HeadModel":
         """The same head with its tensors on `device` and its floats in `dtype`."""
 
-        def move(x: object) -> object:
+        def move(x: Any) -> Any:
             if isinstance(x, Landmarks):
                 return Landmarks(*(t.to(device=device, dtype=dtype if t.is_floating_point() else None) for t in x))
             if isinstance(x, Tensor):

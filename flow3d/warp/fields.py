@@ -42,6 +42,5 @@ def sample(image: NDArray, pixels: Array, interpolation: int = cv2.INTER_LINEAR)
     rows = max(1, -(-len(pixels) // columns))
     grid = np.zeros((rows * columns, 2), np.float32)
     grid[: len(pixels)] = pixels - 0.5
-    grid = grid.reshape(rows, columns, 2)
-    out = cv2.remap(image, grid, None, interpolation, borderMode=cv2.BORDER_REPLICATE)
+    out = cv2.remap(image, grid.reshape(rows, columns, 2), None, interpolation, borderMode=cv2.BORDER_REPLICATE)
     return out.reshape(rows * columns, *image.shape[2:])[: len(pixels)]
