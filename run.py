@@ -8,6 +8,8 @@
 The first run makes `.venv` beside this file and installs what it needs; later runs reuse it. Delete `.venv` to start over.
 """
 
+from __future__ import annotations  # so that an older Python comes as far as the sentence at the end
+
 import hashlib
 import json
 import os
@@ -265,7 +267,7 @@ def demo(args: list[str]) -> int:
 def test(args: list[str]) -> int:
     comfyui = find_comfyui()
     python = environment("demo,test", comfyui)
-    env = {**os.environ, **({"COMFYUI_PATH": str(comfyui)} if comfyui else {})}
+    env = {**os.environ, "FLOW3D_RUN": "test", **({"COMFYUI_PATH": str(comfyui)} if comfyui else {})}
     return call([python, "-m", "pytest", *args], cwd=ROOT, env=env)
 
 

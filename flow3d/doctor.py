@@ -154,10 +154,11 @@ def _found(wanted: Weight, folders: Iterable[Path]) -> Path | None:
 
 
 def find_comfyui() -> Path | None:
-    """The ComfyUI that this pack is linked into, or that COMFYUI_PATH names; None where there is none."""
+    """The ComfyUI that COMFYUI_PATH names, that this pack lies in, or in ~/comfy/ComfyUI; None where there is none."""
     named = os.environ.get("COMFYUI_PATH")
     candidates = [Path(named)] if named else []
     candidates += [p.parent for p in Path(__file__).parents if p.name == "custom_nodes"]
+    candidates.append(Path.home() / "comfy" / "ComfyUI")
     return next((c for c in candidates if (c / "main.py").is_file() and (c / "comfy").is_dir()), None)
 
 

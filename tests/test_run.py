@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import time
@@ -146,10 +147,10 @@ def test_options_are_read(run: ModuleType, args: list[str], value: str) -> None:
 
 
 def test_the_second_start_is_quick() -> None:
-    """Where this very interpreter is the environment that run.py made, it is found sound in seconds."""
-    stamp = ROOT / ".venv" / "flow3d.json"
-    if not stamp.exists() or Path(sys.prefix) != ROOT / ".venv":
+    """The environment in which run.py runs these tests is found sound in seconds, and nothing is installed again."""
+    if os.environ.get("FLOW3D_RUN") != "test":
         pytest.skip("not run by `python run.py test`")
+    stamp = ROOT / ".venv" / "flow3d.json"
     code = (
         "import importlib.util as u; s = u.spec_from_file_location('r', 'run.py'); r = u.module_from_spec(s); "
         "s.loader.exec_module(r); c = r.find_comfyui(); print(r.environment('demo,test', c))"
