@@ -257,6 +257,35 @@ def test_a_missing_face_in_a_clip(
     assert error.endswith("Lower 'min confidence', or set 'missing frames' to 'interpolate'.")
 
 
+def test_the_flow_of_a_bundled_motion(server: "Server") -> None:
+    """The preview shows no move in the first frame and moves in the others; the mask is the head in every frame."""
+    encode = {"size": 128, "samples": 20, "delta": 0.01, "near": 0.65, "far": 1.25, "preview_frames": 3}
+    prompt = {
+        "1": {"class_type": "Flow3DLoadHeadModel", "inputs": {"name": "open head"}},
+        "2": {"class_type": "Flow3DLoadHeadTrack", "inputs": {"track": "motion: turn"}},
+        "3": {
+            "class_type": "Flow3DFlowEncode",
+            "inputs": {**encode, "head": ["1", 0], "source": ["2", 0], "target": ["2", 0]},
+        },
+        "4": {"class_type": "PreviewImage", "inputs": {"images": ["3", 1]}},
+        "5": {"class_type": "MaskToImage", "inputs": {"mask": ["3", 2]}},
+        "6": {"class_type": "PreviewImage", "inputs": {"images": ["5", 0]}},
+    }
+    run = server.run(prompt)
+    assert run.error is None
+
+    def shown(key: str) -> np.ndarray:
+        files = [server.base / "temp" / i["subfolder"] / i["filename"] for i in server.outputs(run)[key]["images"]]
+        return np.stack([np.asarray(Image.open(f).convert("RGB")) for f in files])
+
+    flow, mask = shown("4"), shown("6")[..., 0]
+    assert flow.shape == (3, 128, 128, 3) and mask.shape[1:] == (128, 128) and len(mask) > 100
+    assert set(np.unique(mask)) == {0, 255} and all(0.1 < m.mean() / 255 < 0.9 for m in mask)
+    head = mask[0] == 255
+    assert (flow[0][head] > 250).all() and (np.ptp(flow[0][~head], axis=0) == 0).all()
+    assert np.ptp(flow[1][mask[len(mask) // 2] == 255].astype(int), axis=-1).mean() > 20
+
+
 def test_the_report_tells_of_several_and_cut_faces(
     server: "Server", test_data: Path, face_landmarker: Path, tmp_path: Path
 ) -> None:
