@@ -27,12 +27,13 @@ class Observations:
     """What was seen of a face in n frames."""
 
     points: Tensor  # (n, 478, 2) pixels
+    depth: Tensor  # (n, 478) the detector's guess of the landmarks' relief, pixels away from the viewer, free offset
     scores: Tensor  # (n, E) expected expression; zeros where the head's components have no names
     rotation: Tensor  # (n, 3) the detector's own estimate, camera frame
     trust: Tensor  # (n,) how much the fitted rotation is drawn to it, per radian; 0: it is a first guess only
 
     def __getitem__(self, frames: slice | Tensor) -> "Observations":
-        return Observations(self.points[frames], self.scores[frames], self.rotation[frames], self.trust[frames])
+        return Observations(self.points[frames], self.depth[frames], self.scores[frames], self.rotation[frames], self.trust[frames])
 
     def __len__(self) -> int:
         return len(self.points)
@@ -60,8 +61,8 @@ def _free_joints(head: HeadModel) -> list[tuple[str, int, int]]:
 
 
 def _weighted_step(jacobian: Tensor, residual: Tensor, weight: Tensor, prior: Tensor, away: Tensor) -> Tensor:
-    """The step that minimises `|W (r + J d)|^2 + |prior (away + d)|^2`, (n, P), for J (n, L, 2, P),
-    r (n, L, 2), prior and away (n, P) or (P,)."""
+    """The step that minimises `|W (r + J d)|^2 + |prior (away + d)|^2`, (n, P), for J (n, L, 3, P),
+    W and r (n, L, 3), prior and away (n, P) or (P,)."""
     a = (jacobian * weight[..., None]).flatten(1, 2)
     r = (residual * weight).flatten(1)
     normal = a.transpose(1, 2) @ a + torch.diag_embed(prior**2)
@@ -79,6 +80,7 @@ class GaussNewton:
         self.model = LandmarkModel.of(head, MAX_SHAPE)
         self.to_percent = 100 / eye_distance
         self.weights = priors.landmark_weights(head)
+        self.depth_weights = priors.depth_weights(self.weights)
         self.expression_prior = priors.expression_prior(head)
         self.bounded = bool(head.expression_names)
         self.free_joints = _free_joints(head)
@@ -109,23 +111,37 @@ class GaussNewton:
         return place(self.model.posed(shape, x.expression, x.joints)[0], x.rotation, x.translation)
 
     def residuals(self, shape: Tensor, x: Pose, seen: Observations) -> Tensor:
-        """(n, 478, 2), hundredths of the distance between the eyes."""
-        return (self.camera.project(self.landmarks(shape, x)) - seen.points) * self.to_percent
+        """(n, 478, 3), hundredths of the distance between the eyes: in the image, and of the relief less its mean."""
+        points = self.landmarks(shape, x)
+        relief = points[..., 2] * (self.camera.focal / points[..., 2].mean(1, keepdim=True)) - seen.depth
+        r = torch.cat([self.camera.project(points) - seen.points, relief[..., None]], -1) * self.to_percent
+        return self._centred(r[..., None])[..., 0]
+
+    def _centred(self, columns: Tensor) -> Tensor:
+        """(n, 478, 3, P) with the weighted mean over the landmarks taken off the third row: the detector's relief has no
+        zero."""
+        share = self.depth_weights / self.depth_weights.sum()
+        mean = torch.einsum("l,nlp->np", share, columns[:, :, 2])
+        return torch.cat([columns[:, :, :2], (columns[:, :, 2] - mean[:, None])[:, :, None]], 2)
 
     def error(self, shape: Tensor, x: Pose, seen: Observations) -> Tensor:
         """(n,) mean reprojection error of the embedded landmarks, hundredths of the distance between the eyes."""
-        return self.residuals(shape, x, seen)[:, self.weights > 0].norm(dim=-1).mean(1)
+        return self.residuals(shape, x, seen)[:, self.weights > 0, :2].norm(dim=-1).mean(1)
 
     def _robust(self, residual: Tensor) -> Tensor:
-        """(n, 478, 1): weights under which the squared residuals grow like a robust loss's."""
-        radius = residual.norm(dim=-1, keepdim=True)
-        return self.weights[:, None] / (1 + (radius / priors.ROBUST_SCALE) ** 2).sqrt()
+        """(n, 478, 3): weights under which the squared residuals grow like a robust loss's."""
+        less = 1 / (1 + (residual[..., :2].norm(dim=-1, keepdim=True) / priors.ROBUST_SCALE) ** 2).sqrt()
+        return less * torch.stack([self.weights, self.weights, self.depth_weights], -1)
 
     def _pose_blocks(self, points: Tensor, x: Pose) -> tuple[Tensor, Tensor]:
-        """d residual / d head point (n, L, 2, 3) and d residual / d (rotation from the left, translation) (n, L, 2, 6)."""
+        """d residual / d head point (n, L, 3, 3) and d residual / d (rotation from the left, translation) (n, L, 3, 6), the
+        third row not yet centred."""
         turn = to_matrix(x.rotation)
         turned = points @ turn.transpose(-1, -2)
-        projection = projection_jacobian(turned + x.translation[:, None], self.camera) * self.to_percent
+        placed = turned + x.translation[:, None]
+        relief = torch.zeros_like(placed)[..., None, :]
+        relief[..., 0, 2] = self.camera.focal / placed[..., 2].mean(1, keepdim=True)
+        projection = torch.cat([projection_jacobian(placed, self.camera), relief], -2) * self.to_percent
         axes = torch.eye(3, dtype=points.dtype)
         spin = torch.stack([torch.linalg.cross(axis.expand_as(turned), turned) for axis in axes], -1)
         return projection @ turn[:, None], torch.cat([projection @ spin, projection], -1)
@@ -136,11 +152,11 @@ class GaussNewton:
         _, block = self._pose_blocks(points, x)
         r = self.residuals(shape, x, seen)
         zero = torch.zeros(6, dtype=torch.float64)
-        step = _weighted_step(block, r, self._robust(r), zero, zero.expand(len(seen), 6))
+        step = _weighted_step(self._centred(block), r, self._robust(r), zero, zero.expand(len(seen), 6))
         return Pose(x.expression, x.joints, compose(step[:, :3], x.rotation), x.translation + step[:, 3:])
 
     def _joint_block(self, shape: Tensor, points: Tensor, to_residual: Tensor, x: Pose) -> Tensor:
-        """d residual / d free joint angles, (n, L, 2, number of them), by forward differences."""
+        """d residual / d free joint angles, (n, L, 3, number of them), by forward differences."""
         columns = []
         for _, j, axis in self.free_joints:
             joints = x.joints.clone()
@@ -163,7 +179,7 @@ class GaussNewton:
             [self.expression_prior.expand(n, -1), seen.trust[:, None].expand(n, 3), unbound, self.joint_prior.expand(n, -1)], 1
         )
         away = torch.cat([x.expression - seen.scores, off, unbound, angles], -1)
-        step = _weighted_step(jacobian, r, self._robust(r), prior, away)
+        step = _weighted_step(self._centred(jacobian), r, self._robust(r), prior, away)
         e = self.n_expression
         return self._stepped(x, step[:, :e], step[:, e : e + 6], step[:, e + 6 :])
 
@@ -183,7 +199,7 @@ class GaussNewton:
         """One step of the shape (S,) that all frames share."""
         points, linear = self.model.posed(shape, x.expression, x.joints)
         to_residual, _ = self._pose_blocks(points, x)
-        jacobian = (to_residual @ linear) @ self.model.shape_basis.permute(1, 2, 0)
+        jacobian = self._centred((to_residual @ linear) @ self.model.shape_basis.permute(1, 2, 0))
         r = self.residuals(shape, x, seen)
         weight = self._robust(r)
         prior = torch.full_like(shape, priors.SHAPE_PRIOR * len(seen) ** 0.5)

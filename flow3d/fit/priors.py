@@ -11,6 +11,7 @@ EXPRESSION_PRIOR = 2.0
 EYE_PRIOR = 3.0
 JAW_PRIOR = 4.0
 ROTATION_TRUST = 250.0  # per radian
+DEPTH_SHARE = 0.15
 ROBUST_SCALE = 4.0
 """Residuals are in hundredths of the distance between the eyes; one beyond this counts less and less."""
 
@@ -31,6 +32,14 @@ def landmark_weights(head: HeadModel) -> Tensor:
     if head.landmarks_dense is not None:
         weights[~head.landmarks_dense.found.cpu()] = 0
     return weights
+
+
+def depth_weights(weights: Tensor) -> Tensor:
+    """(478,) weights of the detector's relief, from those of the landmarks: less, and nothing at the oval, whose place on
+    the surface is least certain in depth, and at the irises, for which there is none."""
+    depth = DEPTH_SHARE * weights
+    depth[list(mp.OVAL + mp.IRISES)] = 0
+    return depth
 
 
 def expression_prior(head: HeadModel) -> Tensor:

@@ -11,8 +11,8 @@ from ..errors import InputError
 from ..head.model import HeadModel
 from ..rotations import compose, inverse
 from ..track import HeadTrack
-from .lids import match_lids
 from .arkit import on_head
+from .openings import match_openings
 
 Mode = Literal["relative", "absolute"]
 MODES: tuple[Mode, ...] = ("relative", "absolute")
@@ -29,8 +29,8 @@ def retarget(
 
     relative: what the driver changes since its first frame is added to the source. Rotations compose,
     `R(t) = R_drv(t) R_drv(0)^-1 R_src`; the head moves in the picture as the driver's does, measured in head sizes, and
-    its depth changes by the same ratio; eyelids leave open the driver's share of their opening (see `lids.py`). The first
-    frame is the source bit for bit.
+    its depth changes by the same ratio; eyes and mouth open as the driver's do (see `openings.py`). The first frame is the
+    source bit for bit.
     absolute: the driver's rotation, joints and expression as they are; the head stands in the picture where the driver's
     does and is as large (both against the image's short side).
 
@@ -69,7 +69,10 @@ def retarget(
         state=driver.state,
         **surface,
     )
-    return match_lids(head, source, driver, target) if mode == "relative" and "expression" in parts else target
+    if mode == "absolute":
+        return target
+    free = {"eyeBlinkLeft", "eyeBlinkRight"} if "expression" in parts else set()
+    return match_openings(head, source, driver, target, frozenset(free | ({"jawOpen"} if "jaw" in parts else set())))
 
 
 class _Relative:

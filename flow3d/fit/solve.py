@@ -62,7 +62,8 @@ def observe(head: HeadModel, faces: Sequence[Face]) -> Observations:
     flip = np.diag(FLIP)
     turns = [np.eye(3) if f.matrix is None else flip @ (f.matrix[:3, :3] / np.linalg.norm(f.matrix[:3, :3], axis=0)) @ flip for f in faces]
     points = torch.from_numpy(np.stack([f.points for f in faces])).double()
-    return Observations(points, scores, from_matrix(torch.from_numpy(np.stack(turns))), points.new_zeros(n))
+    depth = torch.from_numpy(np.stack([f.depth for f in faces])).double()
+    return Observations(points, depth, scores, from_matrix(torch.from_numpy(np.stack(turns))), points.new_zeros(n))
 
 
 def _with_trusted_rotation(seen: Observations, keys: Tensor, x: Pose) -> Observations:

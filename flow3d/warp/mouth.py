@@ -8,9 +8,12 @@ from numpy.typing import NDArray
 from ..camera import Camera
 from ..fit import mediapipe_points as mp
 from ..head.model import INNER_MOUTH, HeadModel
-from .fields import Array, sample
+from .fields import Array, blur_within, sample, smoothstep
+from .surface import SourceSurface
+from .window import Drawn
 
-_DEEP = 0.018  # metres behind the lips at which the light has fallen to 1/e
+_LIP = (0.003, 0.008)  # metres from the skin's edge: where lip ends
+_LIT, _DEEP = 0.010, 0.012  # metres behind the lips: where the light begins to fall, and falls to 1/e from there
 _CHEEKS = (50, 280, 205, 425)  # MediaPipe landmarks on plain skin
 _SKULL_FIXED = "upper_teeth"
 
@@ -25,18 +28,20 @@ class MouthInterior:
     """Paints the inner mouth of one photo's head.
 
     Args:
-        vertices: (V, 3) the photo's head in the camera frame. marks: (478, 2) its landmarks in the photo, pixels.
+        surface: the head in its photo. marks: (478, 2) its landmarks in the photo, pixels.
     """
 
-    def __init__(self, head: HeadModel, image: NDArray[np.uint8], vertices: Array, marks: Array, camera: Camera):
+    def __init__(
+        self, head: HeadModel, image: NDArray[np.uint8], surface: SourceSurface, marks: Array, camera: Camera
+    ):
         self.camera = camera
         self.image = image
-        self.faces = (head.face_parts == INNER_MOUTH).numpy()
         self.anchor = _anchor(head)
-        self.anchor_pixels = camera.project(torch.from_numpy(vertices[self.anchor])).numpy()
+        self.anchor_pixels = camera.project(torch.from_numpy(surface.vertices[self.anchor])).numpy()
         self.eye_distance = float(np.linalg.norm(marks[mp.RIGHT_EYE_CORNER] - marks[mp.LEFT_EYE_CORNER]))
         self.shown = self._shown(marks)
-        self.colours = self._colours(head, marks)
+        lip = _lip_level(head)[:, None]
+        self.table = np.concatenate([self._colours(head, marks), surface.pixels, lip], 1).astype(np.float32)
 
     def _shown(self, marks: Array) -> Array:
         """(H, W) 0..1: where the photo shows the inside of the mouth."""
@@ -54,37 +59,63 @@ class MouthInterior:
         skin = np.median(_at(self.image, marks[list(_CHEEKS)]), 0)
         lips = np.median(_at(self.image, marks[list(mp.OUTER_LIPS)]), 0)
         shown = self.image[self.shown > 0.7]
-        enamel = 0.45 * skin + 0.5 * skin.mean()
+        enamel = 0.65 * skin + 0.35 * skin.mean()
         if len(shown) > 20:
-            bright = shown[shown.sum(1) >= np.quantile(shown.sum(1), 0.7)].mean(0)
-            enamel = np.maximum(enamel * 0.8, bright)
+            bright = shown[shown.sum(1) >= np.quantile(shown.sum(1), 0.6)].mean(0)
+            enamel = np.maximum(bright, 0.5 * enamel)
         colours = np.tile(lips * 0.45, (len(head.template), 1)).astype(np.float32)
         for name, colour in (("upper_teeth", enamel), ("lower_teeth", 0.8 * enamel), ("tongue", 0.5 * lips + 0.25 * skin)):
             if name in head.masks:
                 colours[head.masks[name].numpy()] = colour
         lip_z = head.landmarks_dense.on(head.template, head.faces)[list(mp.INNER_LIPS), 2].mean()
         depth = (float(lip_z) - head.template[:, 2].numpy()).clip(0)
-        return colours * np.exp(-depth / _DEEP)[:, None].astype(np.float32)
+        return colours * np.exp(-(depth - _LIT).clip(0) / _DEEP)[:, None].astype(np.float32)
 
-    def paint(self, colour: NDArray[np.uint8], here: Array, vertices: Array, faces: Array, bary: Array, at: Array) -> Array:
-        """Replace the inner mouth's pixels.
+    def paint(self, colour: NDArray[np.uint8], here: Array, vertices: Array, inside: Drawn) -> Array:
+        """Paint the pixels where the inner mouth shows.
 
         Args:
             colour: (h, w, 3) the frame so far, changed in place. here: (h, w, 2) photo coordinates of its pixels.
-            vertices: (V, 3) the target head. faces (n, 3), bary (n, 3), at (n,): what is drawn at the flat pixels `at`.
+            vertices: (V, 3) the target head in the camera frame. inside: its inner mouth as it is drawn.
 
         Returns:
             (n,) 0..1: how much of each pixel was painted rather than taken from the photo.
         """
-        painted = np.einsum("nca,nc->na", self.colours[faces], bary)
+        values = inside.blend(self.table)
+        painted, skin, lip = values[:, :3], values[:, 3:5], values[:, 5:]
         now = self.camera.project(torch.from_numpy(vertices[self.anchor])).numpy()
         back = _affine(now, self.anchor_pixels)
-        source = here.reshape(-1, 2)[at] @ back[:2] + back[2]
+        source = here.reshape(-1, 2)[inside.at] @ back[:2] + back[2]
         share = sample(self.shown, source)[:, None]
         photo = sample(self.image, source, cv2.INTER_CUBIC)
-        mixed = painted + (photo - painted) * share
-        colour.reshape(-1, 3)[at] = mixed.clip(0, 255).astype(np.uint8)
-        return 1 - share[:, 0]
+        mixed = self._smoothed(painted, inside.at, here.shape[:2]) * (1 - share) + photo * share
+        mixed = mixed + (sample(self.image, skin, cv2.INTER_CUBIC) - mixed) * lip
+        colour.reshape(-1, 3)[inside.at] = mixed.clip(0, 255).astype(np.uint8)
+        return (1 - share[:, 0]) * (1 - lip[:, 0])
+
+    def _smoothed(self, painted: Array, at: NDArray[np.int64], size: tuple[int, int]) -> Array:
+        """Painted colours (n, 3) at flat pixels `at` of a window, blurred among themselves: the teeth's mesh is coarse."""
+        if len(at) == 0:
+            return painted
+        y, x = np.divmod(at, size[1])
+        y, x = y - y.min(), x - x.min()
+        patch = np.zeros((y.max() + 1, x.max() + 1, 3), np.float32)
+        weight = np.zeros(patch.shape[:2], np.float32)
+        patch[y, x], weight[y, x] = painted, 1
+        return blur_within(patch, weight, max(0.6, self.eye_distance / 50))[y, x]
+
+
+def _lip_level(head: HeadModel) -> Array:
+    """(V,) 0..1: 1 on the inner mouth's own rim, which is still lip, 0 farther in and on teeth and tongue."""
+    inside, skin = (head.faces[(head.face_parts == INNER_MOUTH) == inner].unique() for inner in (True, False))
+    level = torch.zeros(len(head.template))
+    if len(inside):
+        away = torch.cdist(head.template[inside], head.template[skin]).amin(1)
+        level[inside] = torch.from_numpy(1 - smoothstep(away.numpy(), *_LIP)).float()
+    for name in ("upper_teeth", "lower_teeth", "tongue"):
+        if name in head.masks:
+            level[head.masks[name]] = 0
+    return level.numpy()
 
 
 def _anchor(head: HeadModel) -> NDArray[np.int64]:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -10,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import spsolve
 
 from ..camera import Camera
-from ..head.model import HeadModel
-from ..render.rasterize import Fragments, rasterize
+from ..head.model import INNER_MOUTH, HeadModel
+from ..render.rasterize import rasterize
 from ..render.shade import vertex_normals
 from ..fit import mediapipe_points as mp
 from .fields import smoothstep
@@ -20,7 +19,8 @@ Array = NDArray[np.float32]
 
 _DEPTH_TOLERANCE = 0.004  # metres
 _FACING = (0.05, 0.30)  # cosine between normal and view, from unseen to seen
-_TRAGI = (234, 454)  # MediaPipe landmarks before the ears
+_HAIRLINE, _TRAGI = 10, (234, 454)  # MediaPipe landmarks: the top of the oval, and before each ear
+_SLANT = 0.7  # how well a vertex is seen at least to be shown turned
 _ANCHOR = 1e-4  # keeps hidden vertices that no seen one can reach where they are
 
 
@@ -29,23 +29,28 @@ class SourceSurface:
     """A head in its photo.
 
     `pixels` are the vertices' places in the photo; a hidden vertex has the place that continues its seen neighbours
-    smoothly, so that a part that turns into view shows what was beside it.
+    smoothly, so that a part that turns into view shows what was beside it. In `turned_pixels` vertices that the photo
+    shows at a slant are continued too: what little it shows of them does not bear being turned to the viewer.
     """
 
     vertices: Array  # (V, 3) metres, camera frame
     pixels: Array  # (V, 2)
+    turned_pixels: Array  # (V, 2)
     seen: Array  # (V,) 0..1
-    fragments: Fragments
 
     @classmethod
     def of(cls, head: HeadModel, vertices: torch.Tensor, camera: Camera) -> "SourceSurface":
         """The surface of a head with vertices (V, 3) in the camera frame."""
-        fragments = rasterize(vertices[None], head.faces, camera)
+        faces = head.faces[head.face_parts != INNER_MOUTH]
+        fragments = rasterize(vertices[None], faces, camera)
         pixels = camera.project(vertices).numpy()
-        facing = _facing(head, vertices)
-        seen = _unhidden(vertices.numpy(), pixels, fragments.depth[0].numpy()) * smoothstep(facing, *_FACING)
-        filled = _extended(head, pixels, seen > 0)
-        return cls(vertices.numpy(), filled.astype(np.float32), seen.astype(np.float32), fragments)
+        unhidden = _unhidden(vertices.numpy(), pixels, fragments.depth[0].numpy())
+        seen = unhidden * smoothstep(_facing(head, vertices), *_FACING)
+        drawn = np.zeros(len(pixels), bool)
+        drawn[faces[fragments.triangle[fragments.triangle >= 0].unique().long()].unique()] = True
+        filled = _extended(head, pixels, (seen > 0) | (drawn & unhidden)).astype(np.float32)
+        turned = _extended(head, pixels, seen > _SLANT).astype(np.float32)
+        return cls(vertices.numpy(), filled, turned, seen.astype(np.float32))
 
 
 def _facing(head: HeadModel, vertices: torch.Tensor) -> Array:
@@ -88,14 +93,22 @@ def _extended(head: HeadModel, pixels: Array, known: NDArray[np.bool_]) -> Array
 
 
 def loose_level(head: HeadModel) -> Array:
-    """(V,) 0..1: 0 on the front of the face, 1 at its sides, the scalp and below the chin, where hair, ears and collars
-    hide the head's own surface and what lies beside it in the photo is the better guess.
+    """(V,) 0..1: 0 on the face, 1 on the scalp, behind the ears and below the chin, where hair and collars hide the
+    head's own surface and what lies beside it in the photo is the better guess.
 
     Told from the face oval, so that it serves a head without masks.
     """
     marks = head.landmarks_dense.on(head.template, head.faces).numpy()
     vertices = head.template.numpy()
-    oval = marks[list(mp.OVAL), :2].astype(np.float32)
-    inside = np.array([cv2.pointPolygonTest(oval, (float(x), float(y)), True) for x, y in vertices[:, :2]])
-    front = smoothstep(vertices[:, 2], marks[list(_TRAGI), 2].mean() + 0.01, marks[list(_TRAGI), 2].mean() + 0.03)
-    return (1 - smoothstep(inside, 0.004, 0.018) * front).astype(np.float32)
+    ears, chin, hairline = marks[list(_TRAGI)].mean(0), marks[mp.CHIN], marks[_HAIRLINE]
+    scalp = smoothstep(vertices[:, 1], hairline[1] - 0.02, hairline[1])
+    behind = 1 - smoothstep(vertices[:, 2], ears[2] - 0.010, ears[2] + 0.005)
+    below = 1 - smoothstep(vertices[:, 1], chin[1] - 0.005, chin[1] + 0.010)
+    return np.maximum(np.maximum(scalp, behind), below).astype(np.float32)
+
+
+def feature_level(head: HeadModel) -> Array:
+    """(V,) 0..1: 1 at the eyes and the lips, 0 beyond two centimetres from them."""
+    marks = head.landmarks_dense.on(head.template, head.faces)[list(mp.LEFT_EYE + mp.RIGHT_EYE + mp.OUTER_LIPS)]
+    away = torch.cdist(head.template, marks).amin(1).numpy()
+    return (1 - smoothstep(away, 0.010, 0.020)).astype(np.float32)

@@ -1,0 +1,105 @@
+"""Eyes and mouth retargeted by how far they open, so that closed eyes close and a mouth opens as wide on any face.
+
+Coefficients do not carry over: a closed eye reads as a blink of 0.4 on one person and 0.6 on another, and the same
+jawOpen parts the lips less on a larger head. So the openings themselves are measured, on the driver as on the source,
+and the source's blink and jawOpen are set to give the wanted ones.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..head.model import HeadModel
+from ..track import HeadTrack
+from . import mediapipe_points as mp
+from .landmark_model import LandmarkModel
+
+_LIDS = {
+    "eyeBlinkRight": ((161, 163), (160, 144), (159, 145), (158, 153), (157, 154)),
+    "eyeBlinkLeft": ((388, 390), (387, 373), (386, 374), (385, 380), (384, 381)),
+}
+_LIPS = ((81, 178), (82, 87), (13, 14), (312, 317), (311, 402))
+"""MediaPipe landmarks on an upper and a lower rim, one above the other."""
+_CLOSED = 0.20  # share of an eye's opening that the detector still sees between closed lids
+_STRONGEST = 1.3  # of an expression, for a face larger than the model's
+
+Pairs = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Heights:
+    """How high each landmark of a track lies in the head frame, (T, 478) metres, offsets included; float64."""
+
+    y: Tensor
+    eyes_apart: float  # metres, at rest
+
+    @classmethod
+    def of(cls, head: HeadModel, track: HeadTrack) -> "_Heights":
+        model = LandmarkModel.of(head, len(track.shape))
+        points, _ = model.posed(
+            track.shape.double().cpu(), track.expression.double().cpu(), torch.zeros_like(track.joints).double().cpu()
+        )
+        y = -points[..., 1]
+        if track.offsets is not None:
+            y = y + head.landmarks_dense.on(track.offsets.cpu(), head.faces.cpu())[:, 1]
+        if track.landmark_offsets is not None:
+            y = y + track.landmark_offsets[..., 1].double().cpu()
+        corners = points[0, [mp.RIGHT_EYE_CORNER, mp.LEFT_EYE_CORNER]]
+        return cls(y, float((corners[0] - corners[1]).norm()))
+
+    def opening(self, pairs: Pairs) -> Tensor:
+        """(T,) metres between two rims, negative where they overlap."""
+        upper, lower = map(list, zip(*pairs, strict=True))
+        return (self.y[:, upper] - self.y[:, lower]).mean(1)
+
+
+def _rate(head: HeadModel, name: str, pairs: Pairs) -> float:
+    """Metres by which the expression `name` at 1 opens what lies between the pairs."""
+    rise = head.landmarks_dense.on(head.expression_basis[head.expression_index(name)], head.faces)[:, 1]
+    upper, lower = map(list, zip(*pairs, strict=True))
+    return float((rise[upper] - rise[lower]).mean())
+
+
+def _wanted_eye(driver: _Heights, source: _Heights, pairs: Pairs) -> Tensor:
+    """(T,) metres: the driver's share of its own opening in the first frame, of the source's."""
+    opening = driver.opening(pairs).clamp(min=0)
+    share = (opening / opening[0].clamp(min=1e-4)).clamp(max=1.5)
+    return ((share - _CLOSED) / (1 - _CLOSED)).clamp(min=0) * source.opening(pairs).clamp(min=0)
+
+
+def _wanted_mouth(driver: _Heights, source: _Heights) -> Tensor:
+    """(T,) metres: the source's opening and the driver's change, in distances between the eyes."""
+    opening = driver.opening(_LIPS).clamp(min=0)
+    change = (opening - opening[0]) * (source.eyes_apart / driver.eyes_apart)
+    return (source.opening(_LIPS).clamp(min=0) + change).clamp(min=0)
+
+
+def match_openings(
+    head: HeadModel, source: HeadTrack, driver: HeadTrack, target: HeadTrack, names: frozenset[str]
+) -> HeadTrack:
+    """The target with its blinks and jawOpen set so that eyes and mouth are as open as the driver's, frame by frame.
+
+    Args:
+        names: which of eyeBlinkLeft, eyeBlinkRight and jawOpen may be set.
+
+    Heads without ARKit's names or without landmarks are left as they are; so is a frame equal to the first.
+    """
+    names = names & set(head.expression_names) & {*_LIDS, "jawOpen"}
+    if head.landmarks_dense is None or not names:
+        return target
+    seen = {"driver": _Heights.of(head, driver), "source": _Heights.of(head, source)}
+    now = _Heights.of(head, target)
+    expression = target.expression.clone()
+    moved = (target.expression != target.expression[:1]).any(1)
+    if driver.landmark_offsets is not None:
+        moved |= (driver.landmark_offsets != driver.landmark_offsets[:1]).flatten(1).any(1).to(moved.device)
+    for name in sorted(names):
+        pairs = _LIDS.get(name, _LIPS)
+        wanted = _wanted_mouth(**seen) if name == "jawOpen" else _wanted_eye(**seen, pairs=pairs)
+        i = head.expression_index(name)
+        more = (wanted - now.opening(pairs)) / _rate(head, name, pairs)
+        least = min(float(source.expression[0, i]), 0.0)
+        value = (target.expression[:, i] + more.to(expression)).clamp(least, _STRONGEST)
+        expression[:, i] = torch.where(moved, value, expression[:, i])
+    return replace(target, expression=expression)
