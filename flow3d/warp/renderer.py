@@ -13,6 +13,7 @@ from ..head.model import HeadModel
 from ..rotations import angle, compose, inverse
 from ..track import HeadTrack
 from .fields import Array, smoothstep
+from .lashes import LashLines
 from .mouth import MouthInterior
 from .surface import SourceSurface, feature_level, loose_level
 from .surroundings import NONE, Surroundings
@@ -42,11 +43,16 @@ class FlowWarp:
         self.loose = loose_level(head)[:, None]
         self.plain = (1 - self.loose) * (1 - feature_level(head)[:, None])
         pixels, root = self.camera.project(vertices).numpy(), self.root[:, 0].numpy()
-        marks = self.camera.project(head.landmarks_dense.on(vertices, head.faces)).numpy()
+        marks = self._marks(vertices)
         self.head_width = float(np.ptp(pixels[root < 0.1, 0]))
         foot = pixels[root >= min(0.5, float(root.max()))].mean(0)
         self.surroundings = Surroundings(self._solid(vertices), marks, foot, self.head_width)
+        self.lashes = LashLines(image, marks)
         self.mouth = MouthInterior(head, image, self.surface, marks, self.camera)
+
+    def _marks(self, vertices: torch.Tensor) -> Array:
+        """(478, 2) the dense landmarks of vertices (V, 3) in the photo's pixels."""
+        return self.camera.project(self.head.landmarks_dense.on(vertices, self.head.faces)).numpy()
 
     def _solid(self, vertices: torch.Tensor) -> NDArray[np.bool_]:
         """(H, W) where the photo shows the head itself, neck and ears left out."""
@@ -82,6 +88,8 @@ class FlowWarp:
         )
         filled.ravel()[inside.at] = self.mouth.paint(colour, here, vertices.numpy(), inside)
         _soften(colour, _edges(flow, inside.at))
+        marks = self._marks(vertices)
+        self.lashes.draw(colour, marks - np.array([window.left, window.top], np.float32))
         window.of(image)[:] = colour
         window.of(mask)[:] = (255 * filled.clip(0, 1)).astype(np.uint8)
         return image, mask
