@@ -74,6 +74,7 @@ class Row:
 
 def angles(face: Face) -> tuple[float, float, float]:
     """Yaw, pitch, roll in degrees of MediaPipe's own head matrix, signs as in `fit/edit.py`."""
+    assert face.matrix is not None, "the landmarker was asked for matrices"
     turn = face.matrix[:3, :3] / np.linalg.norm(face.matrix[:3, :3], axis=0)
     return _angles(_FLIP @ turn @ _FLIP)
 

@@ -54,7 +54,7 @@ class Pose:
 
 def _free_joints(head: HeadModel) -> list[tuple[str, int, int]]:
     """(name, index into `joints`, axis) of the joint angles that are fitted: gaze, and the jaw of a head without jawOpen."""
-    axes = {"left_eye": (0, 1), "right_eye": (0, 1)}
+    axes: dict[str, tuple[int, ...]] = {"left_eye": (0, 1), "right_eye": (0, 1)}
     if "jawOpen" not in head.expression_names:
         axes["jaw"] = (0, 1, 2)
     return [(n, j, a) for j, n in enumerate(head.joint_names[1:]) if n in axes for a in axes[n]]

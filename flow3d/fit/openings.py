@@ -42,7 +42,7 @@ class _Heights:
         )
         y = -points[..., 1]
         if track.offsets is not None:
-            y = y + head.landmarks_dense.on(track.offsets.cpu(), head.faces.cpu())[:, 1]
+            y = y + head.dense.on(track.offsets.cpu(), head.faces.cpu())[:, 1]
         if track.landmark_offsets is not None:
             y = y + track.landmark_offsets[..., 1].double().cpu()
         corners = points[0, [mp.RIGHT_EYE_CORNER, mp.LEFT_EYE_CORNER]]
@@ -56,7 +56,7 @@ class _Heights:
 
 def _rate(head: HeadModel, name: str, pairs: Pairs) -> float:
     """Metres by which the expression `name` at 1 opens what lies between the pairs."""
-    rise = head.landmarks_dense.on(head.expression_basis[head.expression_index(name)], head.faces)[:, 1]
+    rise = head.dense.on(head.expression_basis[head.expression_index(name)], head.faces)[:, 1]
     upper, lower = map(list, zip(*pairs, strict=True))
     return float((rise[upper] - rise[lower]).mean())
 

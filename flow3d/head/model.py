@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..rotations import to_matrix
 from . import skinning
 from .carry import landmark_carry
@@ -97,6 +98,13 @@ class HeadModel:
     def carry_landmarks(self, displacements: Tensor) -> Tensor:
         """Displacements of the dense landmarks (..., 478, 3) spread smoothly over the surface: (..., V, 3), metres."""
         return self._landmark_carry.to(displacements) @ displacements
+
+    @property
+    def dense(self) -> Landmarks:
+        """`landmarks_dense`. Raises InputError where the head has none."""
+        if self.landmarks_dense is None:
+            raise InputError(f"Head model '{self.name}' has no landmarks. Load it with load_head, which finds them.")
+        return self.landmarks_dense
 
     def expression_index(self, name: str) -> int:
         """The index of a named expression component. Raises ValueError where the head has no such name."""

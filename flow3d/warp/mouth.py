@@ -67,7 +67,7 @@ class MouthInterior:
         for name, colour in (("upper_teeth", enamel), ("lower_teeth", 0.8 * enamel), ("tongue", 0.5 * lips + 0.25 * skin)):
             if name in head.masks:
                 colours[head.masks[name].numpy()] = colour
-        lip_z = head.landmarks_dense.on(head.template, head.faces)[list(mp.INNER_LIPS), 2].mean()
+        lip_z = head.dense.on(head.template, head.faces)[list(mp.INNER_LIPS), 2].mean()
         depth = (float(lip_z) - head.template[:, 2].numpy()).clip(0)
         return colours * np.exp(-(depth - _LIT).clip(0) / _DEEP)[:, None].astype(np.float32)
 
@@ -122,7 +122,7 @@ def _anchor(head: HeadModel) -> NDArray[np.int64]:
     """Vertices that move rigidly with the skull near the mouth: the upper teeth, or the nose where a head has none."""
     if _SKULL_FIXED in head.masks:
         return head.masks[_SKULL_FIXED].nonzero()[:, 0].numpy()
-    nose = head.landmarks_dense.face[[1, 2, 4, 5, 98, 327, 168]]
+    nose = head.dense.face[[1, 2, 4, 5, 98, 327, 168]]
     return head.faces[nose].flatten().unique().numpy()
 
 

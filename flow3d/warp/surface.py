@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import spsolve
 
 from ..camera import Camera
+from ..fit import mediapipe_points as mp
 from ..head.model import INNER_MOUTH, HeadModel
 from ..render.rasterize import rasterize
 from ..render.shade import vertex_normals
-from ..fit import mediapipe_points as mp
 from .fields import smoothstep
 
 Array = NDArray[np.float32]
@@ -98,7 +98,7 @@ def loose_level(head: HeadModel) -> Array:
 
     Told from the face oval, so that it serves a head without masks.
     """
-    marks = head.landmarks_dense.on(head.template, head.faces).numpy()
+    marks = head.dense.on(head.template, head.faces).numpy()
     vertices = head.template.numpy()
     ears, chin, hairline = marks[list(_TRAGI)].mean(0), marks[mp.CHIN], marks[_HAIRLINE]
     scalp = smoothstep(vertices[:, 1], hairline[1] - 0.02, hairline[1])
@@ -109,6 +109,6 @@ def loose_level(head: HeadModel) -> Array:
 
 def feature_level(head: HeadModel) -> Array:
     """(V,) 0..1: 1 at the eyes and the lips, 0 beyond two centimetres from them."""
-    marks = head.landmarks_dense.on(head.template, head.faces)[list(mp.LEFT_EYE + mp.RIGHT_EYE + mp.OUTER_LIPS)]
+    marks = head.dense.on(head.template, head.faces)[list(mp.LEFT_EYE + mp.RIGHT_EYE + mp.OUTER_LIPS)]
     away = torch.cdist(head.template, marks).amin(1).numpy()
     return (1 - smoothstep(away, 0.010, 0.020)).astype(np.float32)

@@ -92,7 +92,7 @@ class Surroundings:
 
 def _stretch(flow: Array, cell: Array) -> Array:
     """(h, w) 0..1: 1 where the photo is drawn out to more than about three times its area."""
-    along_y, along_x = np.gradient(flow, axis=(0, 1))
+    along_y, along_x = (np.asarray(g) for g in np.gradient(flow, axis=(0, 1)))
     kept = (1 + along_x[..., 0] / cell[0]) * (1 + along_y[..., 1] / cell[1])
     kept = kept - along_x[..., 1] / cell[0] * along_y[..., 0] / cell[1]
     return (1 - smoothstep(kept, *_DRAWN_OUT)).astype(np.float32)

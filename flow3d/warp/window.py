@@ -100,7 +100,7 @@ class HeadDrawing:
     def _lips(self, vertices: torch.Tensor) -> torch.Tensor:
         """(20, 3) the ring of the inner lips in the camera frame."""
         ring = list(mp.INNER_LIP_UPPER) + list(mp.INNER_LIP_LOWER)[-2:0:-1]
-        return self.head.landmarks_dense.on(vertices, self.head.faces)[ring]
+        return self.head.dense.on(vertices, self.head.faces)[ring]
 
     def _lip_depth(self, vertices: torch.Tensor) -> float:
         return float(self._lips(vertices)[:, 2].mean())
