@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 
 
-def smoothstep(x: NDArray, low: float | NDArray, high: float | NDArray) -> NDArray:
+def smoothstep(x: NDArray | np.floating, low: float | NDArray, high: float | NDArray) -> NDArray:
     """0 below `low`, 1 above `high`, a cubic with flat ends between."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)

@@ -29,7 +29,8 @@ class LashLines:
             gone = 1 - _opening(marks, i) / max(self.openings[i], 1e-6)
             strength = _STRENGTH * float(smoothstep(np.float32(gone), *_CLOSING))
             if strength > 0:
-                self._line(colour, (marks[list(_UPPER[i])] + marks[list(_LOWER[i])]) / 2, self.colours[i], strength)
+                middle = np.asarray(marks[list(_UPPER[i])] + marks[list(_LOWER[i])]) / 2
+                self._line(colour, middle.astype(np.float32), self.colours[i], strength)
 
     def _line(self, colour: NDArray[np.uint8], points: Array, ink: Array, strength: float) -> None:
         pad = int(4 * self.width) + 3

@@ -52,7 +52,7 @@ class FlowWarp:
 
     def _marks(self, vertices: torch.Tensor) -> Array:
         """(478, 2) the dense landmarks of vertices (V, 3) in the photo's pixels."""
-        return self.camera.project(self.head.landmarks_dense.on(vertices, self.head.faces)).numpy()
+        return self.camera.project(self.head.dense.on(vertices, self.head.faces)).numpy()
 
     def _solid(self, vertices: torch.Tensor) -> NDArray[np.bool_]:
         """(H, W) where the photo shows the head itself, neck and ears left out."""
@@ -113,7 +113,7 @@ class FlowWarp:
         seen.ravel()[drawn.at] = values[:, 2]
         loose.ravel()[drawn.at] = values[:, 3]
         shift = (target.translation[0] - self.source.translation[0]).numpy()
-        body = -_BODY * shift[:2] * self.camera.focal / float(self.source.translation[0, 2])
+        body = (-_BODY * shift[:2] * self.camera.focal / float(self.source.translation[0, 2])).astype(np.float32)
         around, stretched = self.surroundings.motion(window, flow, seen, on_head, body)
         own = (on_head * (seen + (1 - seen) * (1 - loose)))[..., None]
         unseen = (1 - smoothstep(seen, 0, _SEEN)) * on_head + stretched * (1 - on_head)
