@@ -22,6 +22,7 @@ _LIDS = {
 _LIPS = ((81, 178), (82, 87), (13, 14), (312, 317), (311, 402))
 """MediaPipe landmarks on an upper and a lower rim, one above the other."""
 _CLOSED = 0.20  # share of an eye's opening that the detector still sees between closed lids
+_GAIN = 1.2  # of the mouth's opening: a warped photo shows less of it, as its lips do not turn outward (measured)
 _STRONGEST = 1.3  # of an expression, for a face larger than the model's
 
 Pairs = tuple[tuple[int, int], ...]
@@ -71,7 +72,7 @@ def _wanted_eye(driver: _Heights, source: _Heights, pairs: Pairs) -> Tensor:
 def _wanted_mouth(driver: _Heights, source: _Heights) -> Tensor:
     """(T,) metres: the source's opening and the driver's change, in distances between the eyes."""
     opening = driver.opening(_LIPS).clamp(min=0)
-    change = (opening - opening[0]) * (source.eyes_apart / driver.eyes_apart)
+    change = _GAIN * (opening - opening[0]) * (source.eyes_apart / driver.eyes_apart)
     return (source.opening(_LIPS).clamp(min=0) + change).clamp(min=0)
 
 
@@ -96,10 +97,17 @@ def match_openings(
         moved |= (driver.landmark_offsets != driver.landmark_offsets[:1]).flatten(1).any(1).to(moved.device)
     for name in sorted(names):
         pairs = _LIDS.get(name, _LIPS)
-        wanted = _wanted_mouth(**seen) if name == "jawOpen" else _wanted_eye(**seen, pairs=pairs)
-        i = head.expression_index(name)
-        more = (wanted - now.opening(pairs)) / _rate(head, name, pairs)
-        least = min(float(source.expression[0, i]), 0.0)
-        value = (target.expression[:, i] + more.to(expression)).clamp(least, _STRONGEST)
-        expression[:, i] = torch.where(moved, value, expression[:, i])
+        missing = (_wanted_mouth(**seen) if name == "jawOpen" else _wanted_eye(**seen, pairs=pairs)) - now.opening(pairs)
+        if name == "jawOpen" and "mouthClose" in head.expression_names:  # the jaw is where it is: lips too far apart close
+            _add(head, expression, "mouthClose", missing.clamp(max=0), pairs, moved)
+            missing = missing.clamp(min=0)
+        _add(head, expression, name, missing, pairs, moved)
     return replace(target, expression=expression)
+
+
+def _add(head: HeadModel, expression: Tensor, name: str, missing: Tensor, pairs: Pairs, moved: Tensor) -> None:
+    """Change one expression (T, E), in place, by what gives the missing metres (T,) in the frames that `moved` (T,)."""
+    i = head.expression_index(name)
+    more = (missing / _rate(head, name, pairs)).to(expression)
+    least = min(float(expression[0, i]), 0.0)
+    expression[:, i] = torch.where(moved, (expression[:, i] + more).clamp(least, _STRONGEST), expression[:, i])

@@ -10,12 +10,12 @@ SHAPE_PRIOR = 1.5
 EXPRESSION_PRIOR = 2.0
 EYE_PRIOR = 3.0
 JAW_PRIOR = 4.0
-ROTATION_TRUST = 250.0  # per radian
+ROTATION_TRUST = 400.0  # per radian
 DEPTH_SHARE = 0.15
 ROBUST_SCALE = 4.0
 """Residuals are in hundredths of the distance between the eyes; one beyond this counts less and less."""
 
-_EXPRESSION_FACTORS = {"eyeBlink": 0.6, "eyeLook": 6.0, "mouthClose": 3.0, "jawOpen": 5.0}
+_EXPRESSION_FACTORS = {"eyeBlink": 0.6, "eyeLook": 6.0, "mouthClose": 3.0, "jawOpen": 15.0}
 """MediaPipe's own score is a better judge of these than the landmarks (or, for a blink, a worse one)."""
 
 
