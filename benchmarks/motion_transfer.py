@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from skimage.data import astronaut
 
 from ..flow3d.animate import Options, Portrait, fit_portrait, open_driver, open_portrait, retargeted, write_animation
 from ..flow3d.fit import mediapipe_points as mp
-from ..flow3d.fit.detect import Face, MediaPipeDetector
+from ..flow3d.fit.detect import Face, MediaPipeDetector, follow
 from ..flow3d.head.load import load_head
 from ..flow3d.head.model import HeadModel
 from ..flow3d.io.motions import motion_names
@@ -152,7 +153,7 @@ class Bench:
 
     def __init__(self, data: Path, out: Path, frames: int):
         self.head: HeadModel = load_head("open")
-        self.detector = MediaPipeDetector(find_weight("face_landmarker.task"), min_confidence=0.1)
+        self.detector = MediaPipeDetector(find_weight("face_landmarker.task"))
         self.data, self.out, self.frames = data, out, frames
 
     def portrait(self, name: str) -> Portrait:
@@ -164,8 +165,17 @@ class Bench:
 
     def driver_readings(self, name: str) -> np.ndarray:
         reader = VideoReader(self.data / "drivers" / f"{name}.mp4")
-        faces = [self.detector.detect(image) for image, _ in zip(reader, range(self.frames), strict=False)]
-        return np.array([read(f[0] if f else None) for f in faces])
+        frames = (image for image, _ in zip(reader, range(self.frames), strict=False))
+        return self._read_all(frames, None)
+
+    def _read_all(self, frames: Iterable[np.ndarray], last: Face | None) -> np.ndarray:
+        """(T, 7) readings of one person's face, the one that continues `last` (None: the largest)."""
+        rows = []
+        for image in frames:
+            face = follow(self.detector.detect(image), last)
+            last = face or last
+            rows.append(read(face))
+        return np.array(rows)
 
     def run(self, pair: str) -> list[Row]:
         """Animate one pair into a video and judge it; the still is judged beside it."""
@@ -180,13 +190,13 @@ class Bench:
         write_animation(self.head, portrait, track, video_file, None)
         per_frame = (time.perf_counter() - start) / len(track)
         known = known_angles(driver.track) if bundled else None
-        still = read(self.detector.detect(portrait.image)[0])
+        face = self.detector.detect(portrait.image)[0]
+        still = read(face)
         seen = np.repeat(still[None], len(track), 0) if bundled else self.driver_readings(name)
         video = np.stack(list(VideoReader(video_file)))
-        faces = [self.detector.detect(frame) for frame in video]
-        output = np.array([read(f[0] if f else None) for f in faces])
+        output = self._read_all(video, face)
         rows = judge(pair, seen, output, known)
-        rows += stills(pair, portrait, video, sum(not f for f in faces))
+        rows += stills(pair, portrait, video, int(np.isnan(output[:, 0]).sum()))
         rows.append(Row(pair, "ms a frame", per_frame * 1e3, 0, 0, None))
         rows += judge(f"{pair} (still)", seen, np.repeat(still[None], len(track), 0), known)
         return rows

@@ -168,7 +168,7 @@ def test_the_open_head_starts_with_the_source_bit_for_bit(open_head):
     for frame in (0, len(target) - 1):
         identical(target[[frame]], source, "expression", "joints", "rotation", "translation", "landmark_offsets", "shape")
     shut = load_motion("medley").expression[:, open_head.expression_index("eyeBlinkRight")].argmax()
-    assert target.expression[shut, open_head.expression_index("eyeBlinkRight")] > 0.6
+    assert target.expression[shut, open_head.expression_index("eyeBlinkRight")] > 0.5
 
 
 @pytest.mark.parametrize(("change", "says"), [

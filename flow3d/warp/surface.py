@@ -103,7 +103,7 @@ def loose_level(head: HeadModel) -> Array:
     ears, chin, hairline = marks[list(_TRAGI)].mean(0), marks[mp.CHIN], marks[_HAIRLINE]
     scalp = smoothstep(vertices[:, 1], hairline[1] - 0.02, hairline[1])
     behind = 1 - smoothstep(vertices[:, 2], ears[2] - 0.010, ears[2] + 0.005)
-    below = 1 - smoothstep(vertices[:, 1], chin[1] - 0.005, chin[1] + 0.010)
+    below = 1 - smoothstep(vertices[:, 1], chin[1] - 0.012, chin[1])
     return np.maximum(np.maximum(scalp, behind), below).astype(np.float32)
 
 
