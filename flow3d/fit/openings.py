@@ -22,6 +22,7 @@ _LIDS = {
 _LIPS = ((81, 178), (82, 87), (13, 14), (312, 317), (311, 402))
 """MediaPipe landmarks on an upper and a lower rim, one above the other."""
 _CLOSED = 0.20  # share of an eye's opening that the detector still sees between closed lids
+_BATCH = 64  # frames
 _GAIN = 1.2  # of the mouth's opening: a warped photo shows less of it, as its lips do not turn outward (measured)
 _STRONGEST = 1.3  # of an expression, for a face larger than the model's
 
@@ -38,15 +39,18 @@ class _Heights:
     @classmethod
     def of(cls, head: HeadModel, track: HeadTrack) -> "_Heights":
         model = LandmarkModel.of(head, len(track.shape))
-        points, _ = model.posed(
-            track.shape.double().cpu(), track.expression.double().cpu(), torch.zeros_like(track.joints).double().cpu()
-        )
-        y = -points[..., 1]
+        shape, expression = track.shape.double().cpu(), track.expression.double().cpu()
+        at_rest = torch.zeros(1, *track.joints.shape[1:], dtype=torch.float64)
+        parts = []
+        for some in expression.split(_BATCH):
+            points, _ = model.posed(shape, some, at_rest.expand(len(some), -1, -1))
+            parts.append(-points[..., 1])
+        y = torch.cat(parts)
         if track.offsets is not None:
-            y = y + head.dense.on(track.offsets.cpu(), head.faces.cpu())[:, 1]
+            y += head.dense.on(track.offsets.cpu(), head.faces.cpu())[:, 1]
         if track.landmark_offsets is not None:
-            y = y + track.landmark_offsets[..., 1].double().cpu()
-        corners = points[0, [mp.RIGHT_EYE_CORNER, mp.LEFT_EYE_CORNER]]
+            y += track.landmark_offsets[..., 1].cpu()
+        corners = model.posed(shape, expression[:1], at_rest)[0][0, [mp.RIGHT_EYE_CORNER, mp.LEFT_EYE_CORNER]]
         return cls(y, float((corners[0] - corners[1]).norm()))
 
     def opening(self, pairs: Pairs) -> Tensor:
