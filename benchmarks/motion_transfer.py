@@ -33,6 +33,7 @@ from ..flow3d.paths import find_weight
 from ..flow3d.rotations import to_matrix
 from ..flow3d.track import HeadTrack
 
+FIRST_PAIRS = ["s9:d12", "s12:d10", "s1:d18", "astronaut:d12", "s4:d0"]  # those the prototype was measured on
 CLIP_PAIRS = [f"{s}:{d}" for s in ("s9", "s12", "s1", "s4", "astronaut") for d in ("d10", "d12", "d18", "d0")]
 MOTION_PAIRS = [f"{s}:{d}" for s in ("s9", "s12", "s1", "s4", "astronaut") for d in ("turn", "tilt", "nod")]
 OPEN_MOUTHED = ("astronaut",)  # smiles with her teeth shown: jawOpen is not judged there
@@ -73,27 +74,28 @@ class Row:
     ok: bool | None
 
 
-def angles(face: Face) -> tuple[float, float, float]:
-    """Yaw, pitch, roll in degrees of MediaPipe's own head matrix, signs as in `fit/edit.py`."""
-    assert face.matrix is not None, "the landmarker was asked for matrices"
-    turn = face.matrix[:3, :3] / np.linalg.norm(face.matrix[:3, :3], axis=0)
-    return _angles(_FLIP @ turn @ _FLIP)
+def _turn(face: Face) -> np.ndarray:
+    """(3, 3) MediaPipe's own head rotation, camera axes."""
+    assert face.matrix is not None
+    return _FLIP @ (face.matrix[:3, :3] / np.linalg.norm(face.matrix[:3, :3], axis=0)) @ _FLIP
 
 
-def _angles(matrix: np.ndarray) -> tuple[float, float, float]:
-    yaw, pitch, roll = Rotation.from_matrix(matrix).as_euler("YXZ", degrees=True)
+def angles(turn: np.ndarray) -> tuple[float, float, float]:
+    """Yaw, pitch, roll in degrees of a rotation (3, 3), signs as in `fit/edit.py`."""
+    yaw, pitch, roll = Rotation.from_matrix(turn).as_euler("YXZ", degrees=True)
     return -yaw, -pitch, roll
 
 
-def read(face: Face | None) -> np.ndarray:
-    """(7,) the quantities of `TARGETS`, NaN without a face."""
+def read(face: Face | None, first: Face) -> np.ndarray:
+    """(7,) the quantities of `TARGETS`, NaN without a face. Angles are those of the change since the first face: the head
+    of a portrait that looks aside turns about the driver's axes, not its own."""
     if face is None:
         return np.full(len(TARGETS), np.nan)
     score = dict(zip(mp.BLENDSHAPES, face.scores, strict=True))
     eyes = np.linalg.norm(face.points[mp.RIGHT_EYE_CORNER] - face.points[mp.LEFT_EYE_CORNER])
     gap = np.linalg.norm(face.points[mp.UPPER_LIP] - face.points[mp.LOWER_LIP]) / eyes
     pairs = [(score[f"{n}Left"] + score[f"{n}Right"]) / 2 for n in ("eyeBlink", "mouthSmile")]
-    return np.array([*angles(face), gap, score["jawOpen"], *pairs])
+    return np.array([*angles(_turn(face) @ _turn(first).T), gap, score["jawOpen"], *pairs])
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -134,7 +136,7 @@ def judge(pair: str, driver: np.ndarray, output: np.ndarray, known: np.ndarray |
 def known_angles(track: HeadTrack) -> np.ndarray:
     """(T, 3) yaw, pitch, roll of a track against its first frame, degrees."""
     turns = to_matrix(track.rotation).double().numpy()
-    return np.array([_angles(turn @ turns[0].T) for turn in turns])
+    return np.array([angles(turn @ turns[0].T) for turn in turns])
 
 
 def stills(pair: str, portrait: Portrait, video: np.ndarray, lost: int) -> list[Row]:
@@ -170,12 +172,13 @@ class Bench:
 
     def _read_all(self, frames: Iterable[np.ndarray], last: Face | None) -> np.ndarray:
         """(T, 7) readings of one person's face, the one that continues `last` (None: the largest)."""
-        rows = []
+        faces = []
         for image in frames:
             face = follow(self.detector.detect(image), last)
             last = face or last
-            rows.append(read(face))
-        return np.array(rows)
+            faces.append(face)
+        first = next(face for face in faces if face is not None)
+        return np.array([read(face, first) for face in faces])
 
     def run(self, pair: str) -> list[Row]:
         """Animate one pair into a video and judge it; the still is judged beside it."""
@@ -191,7 +194,7 @@ class Bench:
         per_frame = (time.perf_counter() - start) / len(track)
         known = known_angles(driver.track) if bundled else None
         face = self.detector.detect(portrait.image)[0]
-        still = read(face)
+        still = read(face, face)
         seen = np.repeat(still[None], len(track), 0) if bundled else self.driver_readings(name)
         video = np.stack(list(VideoReader(video_file)))
         output = self._read_all(video, face)
@@ -212,7 +215,7 @@ def show(rows: list[Row]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", default=",".join(CLIP_PAIRS + MOTION_PAIRS))
+    parser.add_argument("--pairs", default=",".join(dict.fromkeys(FIRST_PAIRS + MOTION_PAIRS + CLIP_PAIRS)))
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--out", type=Path, default=Path("output/motion_transfer"))
     parser.add_argument("--json", type=Path)
