@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..head.model import HeadModel
 from ..rotations import angle, compose, inverse
 from ..track import HeadTrack
-from .fields import Array, smoothstep
+from .fields import Array, blur_within, smoothstep
 from .lashes import LashLines
 from .mouth import MouthInterior
 from .surface import SourceSurface, feature_level, loose_level
@@ -22,6 +22,7 @@ from .window import Drawn, HeadDrawing, Window
 _BODY = 0.35  # share of the head's translation that the body takes
 _SEEN = 0.4  # seen less than this, a pixel counts as filled
 _TURN = (3.0, 12.0)  # degrees between which what the photo shows at a slant is given up
+_BLUR = 0.02  # head widths
 _JUMP = 1.5  # pixels between neighbours' sources that make an edge
 _STILL = 1e-7  # metres: below it nothing has moved
 
@@ -82,10 +83,11 @@ class FlowWarp:
         window = Window.about(seen_in_either, (NONE + 0.1) * self.head_width, self.camera.width, self.camera.height)
         outside, inside = self.drawing.draw(vertices, window.camera(self.camera))
         here = window.pixels()
-        flow, filled = self._flow(window, here, outside, target)
+        flow, filled, drawn_out = self._flow(window, here, outside, target)
         colour = cv2.remap(
             self.image, here + flow - np.float32(0.5), None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
         )
+        _blend_blurred(colour, drawn_out, _BLUR * self.head_width)
         filled.ravel()[inside.at] = self.mouth.paint(colour, here, vertices.numpy(), inside)
         _soften(colour, _edges(flow, inside.at))
         marks = self._marks(vertices)
@@ -99,9 +101,9 @@ class FlowWarp:
         turn = angle(compose(target.rotation[0], inverse(self.source.rotation[0])))
         return float(smoothstep(np.degrees(turn.numpy()), *_TURN))
 
-    def _flow(self, window: Window, here: Array, drawn: Drawn, target: HeadTrack) -> tuple[Array, Array]:
-        """What to add to each pixel of the window to come to its place in the photo (h, w, 2), and how much of what
-        stands there the photo never showed (h, w)."""
+    def _flow(self, window: Window, here: Array, drawn: Drawn, target: HeadTrack) -> tuple[Array, Array, Array]:
+        """What to add to each pixel of the window to come to its place in the photo (h, w, 2); how much of what stands
+        there the photo never showed (h, w); and how much of that is the face's own surface, drawn out (h, w)."""
         surface = self.surface
         firm = self._turned(target) * self.plain
         pixels = surface.pixels + firm * (surface.turned_pixels - surface.pixels)
@@ -117,7 +119,20 @@ class FlowWarp:
         around, stretched = self.surroundings.motion(window, flow, seen, on_head, body)
         own = (on_head * (seen + (1 - seen) * (1 - loose)))[..., None]
         unseen = (1 - smoothstep(seen, 0, _SEEN)) * on_head + stretched * (1 - on_head)
-        return flow * own + around * (1 - own), unseen
+        drawn_out = unseen * on_head * (1 - loose)
+        return flow * own + around * (1 - own), unseen, drawn_out
+
+
+def _blend_blurred(colour: NDArray[np.uint8], share: Array, sigma: float) -> None:
+    """Blur a frame (h, w, 3) by shares (h, w), in place: drawn out details become soft shading instead of streaks."""
+    y, x = np.nonzero(share > 0.02)
+    if len(y) == 0:
+        return
+    box = slice(y.min(), y.max() + 1), slice(x.min(), x.max() + 1)
+    weight = share[box]
+    soft = blur_within(colour[box].astype(np.float32), weight, max(sigma, 0.5))
+    mixed = colour[box] + (soft - colour[box]) * weight[..., None]
+    colour[box] = mixed.clip(0, 255).astype(np.uint8)
 
 
 def _edges(flow: Array, inner: NDArray[np.int64]) -> NDArray[np.bool_]:
