@@ -92,6 +92,10 @@ class HeadModel:
         return torch.zeros_like(self.faces[:, 0]) if self.parts is None else self.parts
 
     @cached_property
+    def _has_correctives(self) -> bool:
+        return bool(self.pose_basis.any())
+
+    @cached_property
     def _landmark_carry(self) -> Tensor:
         return landmark_carry(self)
 
@@ -134,7 +138,7 @@ class HeadModel:
         skeleton = self.joints_at_rest(shape)
         if joints is not None:
             turns = skinning.with_root(joints)
-            if self.pose_basis.any():
+            if self._has_correctives:
                 rest = rest + torch.einsum("bp,pvx->bvx", skinning.pose_feature(turns), self.pose_basis)
             rest = skinning.blend_skin(
                 rest, skinning.joint_transforms(turns, skeleton, self.parents), self.skin_weights

@@ -13,11 +13,13 @@ from ..fit import mediapipe_points as mp
 from .fields import Array, blur_within, pull_push, smoothstep
 from .window import Window
 
-_CELL = 4  # pixels a side of the grid's cells
+_CELL = 2  # pixels a side of the grid's cells
 _FULL, NONE = 0.12, 0.9  # head widths from the head: where its motion begins to fade, and has faded
 _BORDER = 0.15  # head widths from the picture's border within which motion fades
 _CORNER = 0.125  # of the picture's sides: the top corners, which stay as they are
-_ABOVE_BROW, _PUSHED = -0.35, -0.15  # head widths below the eyes: where the far side begins to be hidden, and is
+_ABOVE_BROW, _PUSHED = -0.35, -0.05  # head widths below the eyes: where the far side begins to be hidden, and is
+_PUSH = 1.2  # of the way to the photo's contour, which the fit may miss by a little
+_PUSH_BLUR = 0.02  # head widths
 _DRAWN_OUT = (0.3, 0.5)  # share of the area kept: filled below, as it was above
 
 
@@ -87,7 +89,8 @@ class Surroundings:
             self.way_out, (source - 0.5).astype(np.float32), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
         level = smoothstep(below, _ABOVE_BROW, _PUSHED) * (1 - smoothstep(below, self.chin - 0.05, self.chin + 0.05))
-        return blur_within(way, outside, 0.025 * self.head_width / _CELL) * (level * (outside > 0.5))[..., None]
+        way = blur_within(way, outside, max(_PUSH_BLUR * self.head_width / _CELL, 0.3))
+        return _PUSH * way * (level * (outside > 0.5))[..., None]
 
 
 def _stretch(flow: Array, cell: Array) -> Array:
