@@ -9,7 +9,7 @@ import torch
 
 from comfyui_flow3d.flow3d.camera import Camera
 from comfyui_flow3d.flow3d.fit.edit import edit_track
-from comfyui_flow3d.flow3d.head.model import HeadModel
+from comfyui_flow3d.flow3d.head.model import INNER_MOUTH, HeadModel, Landmarks
 from comfyui_flow3d.flow3d.render.rasterize import rasterize
 from comfyui_flow3d.flow3d.render.shade import shade
 from comfyui_flow3d.flow3d.track import HeadTrack
@@ -175,3 +175,16 @@ def test_sample_is_bilinear():
 def test_smoothstep():
     assert smoothstep(np.array([0.0, 1.0, 2.0, 3.0]), 1, 2).tolist() == [0, 0, 1, 1]
     assert smoothstep(np.array(1.5), 1, 2) == pytest.approx(0.5)
+
+
+def test_a_head_without_an_inner_mouth_or_masks(open_head: HeadModel, image, source):
+    """As FLAME is: through its open mouth one sees the inner side of its skin, which is painted dark."""
+    keep = open_head.face_parts != INNER_MOUTH
+    places = torch.cumsum(keep, 0) - 1
+    marks = Landmarks(places[open_head.dense.face], open_head.dense.bary)
+    bare = replace(open_head, faces=open_head.faces[keep], parts=None, masks={}, landmarks_dense=marks)
+    target = edit_track(bare, source, {"jawOpen": 0.7})
+    frame, mask = FlowWarp(bare, image, source).frame(target)
+    points = target.camera.project(bare.dense.on(target.vertices(bare), bare.faces))[0].numpy()
+    x, y = ((points[13] + points[14]) / 2).astype(int)
+    assert frame[y, x].max() < 60 and mask[y, x] > 200
