@@ -90,7 +90,8 @@ class Surroundings:
         )
         level = smoothstep(below, _ABOVE_BROW, _PUSHED) * (1 - smoothstep(below, self.chin - 0.05, self.chin + 0.05))
         way = blur_within(way, outside, max(_PUSH_BLUR * self.head_width / _CELL, 0.3))
-        return _PUSH * way * (level * (outside > 0.5))[..., None]
+        beside = cv2.dilate((outside > 0.5).astype(np.float32), np.ones((5, 5)))  # the head's edge lies within a cell
+        return _PUSH * way * (level * beside)[..., None]
 
 
 def _stretch(flow: Array, cell: Array) -> Array:
