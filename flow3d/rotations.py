@@ -31,11 +31,6 @@ def inverse(rotation: Tensor) -> Tensor:
     return -rotation
 
 
-def scale(rotation: Tensor, factor: float | Tensor) -> Tensor:
-    """The rotation by `factor` times the angle about the same axis: the geodesic from 0."""
-    return from_matrix(to_matrix(rotation * factor))
-
-
 def angle(rotation: Tensor) -> Tensor:
     """The angle of a rotation, (..., 3) to (...), in radians."""
     return torch.linalg.vector_norm(from_matrix(to_matrix(rotation)), dim=-1)

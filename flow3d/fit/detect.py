@@ -22,8 +22,6 @@ from mediapipe.tasks.python import BaseOptions, vision
 
 from ..errors import Flow3DError, InputError
 
-N_POINTS, N_SCORES = 478, 51
-
 _DETECTOR_SIDE = 256  # pixels of a picture shown to the detector, whose network sees 128
 _CROP_SIDE = 512  # pixels at most of a crop shown to the landmarker, whose networks see 256 and less
 _CROP = 2.2  # side of that crop over the detected box's

@@ -121,9 +121,9 @@ class HeadModel:
             v = v + torch.einsum("be,evx->bvx", expression, self.expression_basis[: expression.shape[1]])
         return v if offsets is None else v + offsets
 
-    def joints_at_rest(self, shape: Tensor, offsets: Tensor | None = None) -> Tensor:
+    def joints_at_rest(self, shape: Tensor) -> Tensor:
         """Joint locations (B, J, 3) of the neutral head with shape (B, <=S), head frame."""
-        return torch.einsum("jv,bvx->bjx", self.joint_regressor, self.shaped(shape, offsets=offsets))
+        return torch.einsum("jv,bvx->bjx", self.joint_regressor, self.shaped(shape))
 
     def vertices(
         self, shape: Tensor, expression: Tensor, joints: Tensor | None = None, offsets: Tensor | None = None

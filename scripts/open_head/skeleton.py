@@ -7,8 +7,6 @@ from . import topology
 from .anatomy import Anatomy
 from .expressions import rigid_motion
 
-JOINTS = ("root", "neck", "jaw", "left_eye", "right_eye")
-
 
 def hinge(vertices: np.ndarray, jaw_open: np.ndarray, teeth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rotation (3, 3) of the lower teeth in `jawOpen` and the point (3,) of its axis on the midline: the jaw joint."""
