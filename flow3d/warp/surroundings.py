@@ -13,7 +13,7 @@ from ..fit import mediapipe_points as mp
 from .fields import Array, blur_within, pull_push, smoothstep
 from .window import Window
 
-_CELL = 2  # pixels a side of the grid's cells
+_CELL = 1 / 64  # head widths a side of the grid's cells, but two pixels at least
 _FULL, NONE = 0.12, 0.9  # head widths from the head: where its motion begins to fade, and has faded
 _BORDER = 0.15  # head widths from the picture's border within which motion fades
 _CORNER = 0.125  # of the picture's sides: the top corners, which stay as they are
@@ -34,6 +34,7 @@ class Surroundings:
     def __init__(self, solid: NDArray[np.bool_], marks: Array, neck: Array, head_width: float):
         self.height, self.width = solid.shape
         self.head_width = head_width
+        self.cell = max(2, round(_CELL * head_width))
         nearest = distance_transform_edt(solid, return_distances=False, return_indices=True)
         y, x = np.indices(solid.shape)
         self.way_out = np.stack([nearest[1] - x, nearest[0] - y], -1).astype(np.float32)
@@ -54,7 +55,7 @@ class Surroundings:
             it counts as filled.
         """
         height, width = seen.shape
-        grid = (-(-width // _CELL), -(-height // _CELL))
+        grid = (-(-width // self.cell), -(-height // self.cell))
         cell = np.array([width / grid[0], height / grid[1]], np.float32)
         confidence = cv2.resize(seen, grid, interpolation=cv2.INTER_AREA)
         head = cv2.resize(on_head, grid, interpolation=cv2.INTER_AREA)
@@ -89,7 +90,7 @@ class Surroundings:
             self.way_out, (source - 0.5).astype(np.float32), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
         level = smoothstep(below, _ABOVE_BROW, _PUSHED) * (1 - smoothstep(below, self.chin - 0.05, self.chin + 0.05))
-        way = blur_within(way, outside, max(_PUSH_BLUR * self.head_width / _CELL, 0.3))
+        way = blur_within(way, outside, max(_PUSH_BLUR * self.head_width / self.cell, 0.3))
         beside = cv2.dilate((outside > 0.5).astype(np.float32), np.ones((5, 5)))  # the head's edge lies within a cell
         return _PUSH * way * (level * beside)[..., None]
 
