@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import InputError
+from ..io.files import written
 from .model import HeadModel, Landmarks
 
 FORMAT = "flow3d-head-1"
@@ -58,9 +58,8 @@ def save_head(head: HeadModel, path: Path, *, half: tuple[str, ...] = (), proven
         "joint_names": list(head.joint_names),
         "expression_names": list(head.expression_names),
     }
-    part = path.with_name(path.name + ".part")
-    save_file(arrays, part, {"flow3d": json.dumps(meta)})
-    os.replace(part, path)
+    with written(path) as part:
+        save_file(arrays, part, {"flow3d": json.dumps(meta)})
 
 
 def load_saved_head(path: Path) -> HeadModel:

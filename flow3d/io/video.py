@@ -5,6 +5,7 @@ where fps is the stream's average rate (the rule of FFmpeg's `fps` filter). A fi
 keeps its duration, and its sound stays in step.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack
 from fractions import Fraction
@@ -238,7 +239,7 @@ class VideoWriter:
         self._open.__exit__(kind, error, trace)
 
 
-class _Audio:
+class _Audio(ABC):
     """The sound of one file on its way into another: copied or re-encoded packet by packet, never ahead of the picture."""
 
     @classmethod
@@ -284,9 +285,11 @@ class _Audio:
     def _time(self, packet: "av.Packet") -> float:
         return float((packet.pts or 0) * packet.time_base - self._start)
 
+    @abstractmethod
     def _pass(self, packet: "av.Packet") -> None:
-        raise NotImplementedError
+        """Put one packet of the source into the target."""
 
+    @abstractmethod
     def finish(self) -> None:
         """Pass on what an encoder still holds."""
 
@@ -301,6 +304,9 @@ class _CopiedAudio(_Audio):
         packet.pts, packet.dts = (packet.pts or 0) - shift, (packet.dts or 0) - shift
         packet.stream = self._out
         self._target.mux(packet)
+
+    def finish(self) -> None:
+        """Copied packets are never held back."""
 
 
 class _EncodedAudio(_Audio):
