@@ -13,7 +13,7 @@ from ..head.model import HeadModel
 from ..rotations import angle, compose, inverse
 from ..track import HeadTrack
 from .fields import Array, blur_within, smoothstep
-from .lashes import LashLines
+from .eyelids import Eyelids
 from .mouth import MouthInterior
 from .surface import SourceSurface, feature_level, loose_level
 from .surroundings import NONE, Surroundings
@@ -48,7 +48,7 @@ class FlowWarp:
         self.head_width = float(np.ptp(pixels[root < 0.1, 0]))
         foot = pixels[root >= min(0.5, float(root.max()))].mean(0)
         self.surroundings = Surroundings(self._solid(vertices), marks, foot, self.head_width)
-        self.lashes = LashLines(image, marks)
+        self.eyelids = Eyelids(image, marks)
         self.mouth = MouthInterior(head, image, self.surface, marks, self.camera)
 
     def _marks(self, vertices: torch.Tensor) -> Array:
@@ -91,7 +91,7 @@ class FlowWarp:
         filled.ravel()[inside.at] = self.mouth.paint(colour, here, vertices.numpy(), inside)
         _soften(colour, _edges(flow, inside.at))
         marks = self._marks(vertices)
-        self.lashes.draw(colour, marks - np.array([window.left, window.top], np.float32))
+        self.eyelids.draw(colour, marks - np.array([window.left, window.top], np.float32))
         window.of(image)[:] = colour
         window.of(mask)[:] = (255 * filled.clip(0, 1)).astype(np.uint8)
         return image, mask

@@ -1,0 +1,145 @@
+"""Closed eyes: the lid's skin and its lash line.
+
+An open eye's photo shows a few pixels of the upper lid, mostly its shadow and its lashes. Drawn out over the eyeball
+they become dark streaks. So a lid that is stretched takes the colour of the skin above it, and the lashes are drawn as
+the line that they are.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..fit import mediapipe_points as mp
+from .fields import Array, sample, smoothstep
+
+_UPPER = ((33, 246, 161, 160, 159, 158, 157, 173, 133), (263, 466, 388, 387, 386, 385, 384, 398, 362))
+_LOWER = ((33, 7, 163, 144, 145, 153, 154, 155, 133), (263, 249, 390, 373, 374, 380, 381, 382, 362))
+_CREASE = ((33, 247, 30, 29, 27, 28, 56, 190, 133), (263, 467, 260, 259, 257, 258, 286, 414, 362))
+_BELOW_BROW = ((33, 113, 225, 224, 223, 222, 221, 189, 133), (263, 342, 445, 444, 443, 442, 441, 413, 362))
+"""MediaPipe landmarks from corner to corner, right eye and left eye: the lids' rims, the upper lid's fold, and the skin
+between it and the brow."""
+_CLOSING = (0.5, 0.95)  # share of the opening that is gone when the line appears, and is whole
+_STRENGTH = 0.95
+_STRETCH = (1.2, 2.0)  # of the upper lid's height, from photo to paint
+_PLAIN = 0.3  # of the samples of a column, the brighter: neither shadow nor lash
+_LIGHT = 0.2  # how much lighter the lid is where it bulges than at its fold
+
+
+@dataclass(frozen=True, eq=False)
+class _Axes:
+    """Coordinates of one eye: along it from the outer corner (0) to the inner (1), and down from the line of the corners."""
+
+    origin: Array
+    along: Array  # (2,) pixels
+    down: Array  # (2,) of length 1
+
+    @classmethod
+    def of(cls, marks: Array, eye: int) -> "_Axes":
+        outer, inner = marks[_UPPER[eye][0]], marks[_UPPER[eye][-1]]
+        along = inner - outer
+        down = np.array([-along[1], along[0]]) * (1 if eye == 0 else -1)
+        return cls(outer, along, down / max(float(np.linalg.norm(down)), 1e-6))
+
+    @property
+    def length(self) -> float:
+        return max(float(np.linalg.norm(self.along)), 1e-6)
+
+    def of_points(self, points: Array) -> Array:
+        """Pixels (..., 2) to (..., 2): share of the way along, pixels down."""
+        away = points - self.origin
+        return np.stack([away @ self.along / self.length**2, away @ self.down], -1)
+
+    def curve(self, marks: Array, names: tuple[int, ...], at: Array) -> Array:
+        """How far down the curve through the named landmarks runs, pixels, at shares of the way along."""
+        along, down = self.of_points(marks[list(names)]).T
+        order = np.argsort(along)
+        return np.interp(at, along[order], down[order]).astype(np.float32)
+
+
+class Eyelids:
+    """Draws the closed lids of one photo's eyes. `marks` (478, 2) are its landmarks, pixels."""
+
+    def __init__(self, image: NDArray[np.uint8], marks: Array):
+        self.width = float(np.linalg.norm(marks[mp.RIGHT_EYE_CORNER] - marks[mp.LEFT_EYE_CORNER])) / 40
+        self.openings = [_opening(marks, i) for i in range(2)]
+        self.heights = [_lid_height(marks, i, _COLUMNS) for i in range(2)]
+        self.skins = [_skin(image, marks, i) for i in range(2)]
+        self.lashes = [_dark(image, marks[list(_UPPER[i])], self.width) for i in range(2)]
+
+    def draw(self, colour: NDArray[np.uint8], marks: Array) -> None:
+        """Draw them into a frame (h, w, 3), in place; `marks` (478, 2) are the landmarks in its pixels."""
+        for i in range(2):
+            gone = 1 - _opening(marks, i) / max(self.openings[i], 1e-6)
+            strength = float(smoothstep(np.float32(gone), *_CLOSING))
+            if gone > 0.05:
+                self._draw_eye(colour, marks, i, strength * _STRENGTH)
+
+    def _draw_eye(self, colour: NDArray[np.uint8], marks: Array, i: int, line: float) -> None:
+        """One eye: the lid as far as it is stretched, and its lash line with the strength `line`."""
+        axes = _Axes.of(marks, i)
+        box = _box(marks[list(_UPPER[i] + _LOWER[i] + _CREASE[i])], int(4 * self.width) + 3, colour.shape)
+        part = colour[box]
+        if part.size == 0:
+            return
+        y, x = np.mgrid[box].astype(np.float32) + 0.5
+        along, down = np.moveaxis(axes.of_points(np.stack([x, y], -1)), -1, 0)
+        rim, fold, lower = (axes.curve(marks, names, along) for names in (_UPPER[i], _CREASE[i], _LOWER[i]))
+        inside = smoothstep(along, -0.02, 0.14) * (1 - smoothstep(along, 0.86, 1.02))
+        stretch = np.interp(along, _COLUMNS, _lid_height(marks, i, _COLUMNS) / self.heights[i])
+        height = np.maximum(rim - fold, 1e-3)
+        v = (down - fold) / height
+        edge = 1 - smoothstep(down - rim, -0.5, 0.5)
+        share = smoothstep(stretch, *_STRETCH) * inside * smoothstep(v, -0.4, 0.3) * edge
+        skin = np.stack([np.interp(along, _COLUMNS, c) for c in self.skins[i].T], -1)
+        skin = skin * (1 + _LIGHT * (np.sin(np.pi * v.clip(0, 1)) - 0.5))[..., None]
+        mixed = part + (skin - part) * share[..., None]
+        away = np.abs(down - (rim + lower) / 2) / max(0.5 * self.width, 0.6)
+        ink = line * np.exp(-(away**2)) * smoothstep(along, -0.02, 0.06) * (1 - smoothstep(along, 0.94, 1.02))
+        part[:] = (mixed + (self.lashes[i] - mixed) * ink[..., None]).clip(0, 255).astype(np.uint8)
+
+
+_COLUMNS = np.linspace(0.08, 0.92, 9, dtype=np.float32)
+
+
+def _box(points: Array, pad: int, size: tuple[int, ...]) -> tuple[slice, slice]:
+    """Rows and columns about points (n, 2), within an image of that size."""
+    left, top = np.maximum(np.floor(points.min(0)).astype(int) - pad, 0)
+    right, bottom = np.ceil(points.max(0)).astype(int) + pad
+    return slice(top, max(min(bottom, size[0]), top)), slice(left, max(min(right, size[1]), left))
+
+
+def _opening(marks: Array, eye: int) -> float:
+    """The mean distance between the rims over the eye's width."""
+    axes = _Axes.of(marks, eye)
+    upper, lower = (axes.of_points(marks[list(names[eye])])[1:-1, 1] for names in (_UPPER, _LOWER))
+    return float((lower - upper).mean() / axes.length)
+
+
+def _lid_height(marks: Array, eye: int, at: Array) -> Array:
+    """How high the upper lid stands between its fold and its rim, over the eye's width, at shares of the way along."""
+    axes = _Axes.of(marks, eye)
+    height = axes.curve(marks, _UPPER[eye], at) - axes.curve(marks, _CREASE[eye], at)
+    return np.maximum(height / axes.length, 0.02)
+
+
+def _skin(image: NDArray[np.uint8], marks: Array, eye: int) -> Array:
+    """(9, 3) the lid's colour at `_COLUMNS`: the brighter half of what lies between its fold and the brow, smoothed."""
+    axes = _Axes.of(marks, eye)
+    fold, brow = (axes.curve(marks, names[eye], _COLUMNS) for names in (_CREASE, _BELOW_BROW))
+    steps = np.linspace(0, 0.8, 7, dtype=np.float32)[:, None]
+    down = fold + (brow - fold) * steps
+    points = axes.origin + _COLUMNS[None, :, None] * axes.along + down[..., None] * axes.down
+    colours = sample(image, points.reshape(-1, 2).astype(np.float32)).astype(np.float32).reshape(7, 9, 3)
+    bright = colours.sum(-1) >= np.quantile(colours.sum(-1), 1 - _PLAIN, axis=0)
+    mean = (colours * bright[..., None]).sum(0) / bright.sum(0)[:, None]
+    return cv2.GaussianBlur(mean[None], (0, 0), 1.5, borderType=cv2.BORDER_REPLICATE)[0]
+
+
+def _dark(image: NDArray[np.uint8], rim: Array, width: float) -> Array:
+    """(3,) the darker colours along a rim."""
+    along = np.concatenate([rim[:-1] + (rim[1:] - rim[:-1]) * t for t in (0, 0.25, 0.5, 0.75)])
+    near = np.concatenate([along + (0, width * s) for s in (-0.5, 0, 0.5)]).astype(np.float32)
+    colours = sample(image, near).astype(np.float32)
+    return colours[colours.sum(1) <= np.quantile(colours.sum(1), 0.3)].mean(0)
