@@ -23,6 +23,7 @@ from scipy.spatial.transform import Rotation
 from skimage.data import astronaut
 
 from ..flow3d.animate import Options, Portrait, fit_portrait, open_driver, open_portrait, retargeted, write_animation
+from ..flow3d.camera import Camera
 from ..flow3d.fit import mediapipe_points as mp
 from ..flow3d.fit.detect import Face, MediaPipeDetector, follow
 from ..flow3d.head.load import load_head
@@ -38,7 +39,6 @@ FIRST_PAIRS = ["s9:d12", "s12:d10", "s1:d18", "astronaut:d12", "s4:d0"]  # those
 CLIP_PAIRS = [f"{s}:{d}" for s in ("s9", "s12", "s1", "s4", "astronaut") for d in ("d10", "d12", "d18", "d0")]
 MOTION_PAIRS = [f"{s}:{d}" for s in ("s9", "s12", "s1", "s4", "astronaut") for d in ("turn", "tilt", "nod")]
 OPEN_MOUTHED = ("astronaut",)  # smiles with her teeth shown: jawOpen is not judged there
-_FLIP = np.diag([1.0, -1.0, -1.0])
 
 
 @dataclass(frozen=True)
@@ -75,20 +75,14 @@ class Row:
     ok: bool | None
 
 
-def _turn(face: Face) -> np.ndarray:
-    """(3, 3) MediaPipe's own head rotation, camera axes."""
-    assert face.matrix is not None
-    return _FLIP @ (face.matrix[:3, :3] / np.linalg.norm(face.matrix[:3, :3], axis=0)) @ _FLIP
-
-
 def angles(turn: np.ndarray) -> tuple[float, float, float]:
     """Yaw, pitch, roll in degrees of a rotation (3, 3), signs as in `fit/edit.py`."""
     yaw, pitch, roll = Rotation.from_matrix(turn).as_euler("YXZ", degrees=True)
     return -yaw, -pitch, roll
 
 
-def read(face: Face | None, first: Face) -> np.ndarray:
-    """(7,) the quantities of `TARGETS`, NaN without a face. Angles are those of the change since the first face: the head
+def read(face: Face | None, first: Face, camera: Camera) -> np.ndarray:
+    """(7,) the quantities of `TARGETS`, NaN without a face, in a picture that `camera` took. Angles are those of the change since the first face: the head
     of a portrait that looks aside turns about the driver's axes, not its own."""
     if face is None:
         return np.full(len(TARGETS), np.nan)
@@ -96,7 +90,7 @@ def read(face: Face | None, first: Face) -> np.ndarray:
     eyes = np.linalg.norm(face.points[mp.RIGHT_EYE_CORNER] - face.points[mp.LEFT_EYE_CORNER])
     gap = np.linalg.norm(face.points[mp.UPPER_LIP] - face.points[mp.LOWER_LIP]) / eyes
     pairs = [(score[f"{n}Left"] + score[f"{n}Right"]) / 2 for n in ("eyeBlink", "mouthSmile")]
-    return np.array([*angles(_turn(face) @ _turn(first).T), gap, score["jawOpen"], *pairs])
+    return np.array([*angles(face.turn(camera) @ first.turn(camera).T), gap, score["jawOpen"], *pairs])
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -174,9 +168,9 @@ class Bench:
     def driver_readings(self, name: str) -> np.ndarray:
         reader = VideoReader(self.data / "drivers" / f"{name}.mp4")
         frames = (image for image, _ in zip(reader, range(self.frames), strict=False))
-        return self._read_all(frames, None)
+        return self._read_all(frames, None, Camera.from_field_of_view(reader.width, reader.height))
 
-    def _read_all(self, frames: Iterable[np.ndarray], last: Face | None) -> np.ndarray:
+    def _read_all(self, frames: Iterable[np.ndarray], last: Face | None, camera: Camera) -> np.ndarray:
         """(T, 7) readings of one person's face, the one that continues `last` (None: the largest)."""
         faces = []
         for image in frames:
@@ -184,7 +178,7 @@ class Bench:
             last = face or last
             faces.append(face)
         first = next(face for face in faces if face is not None)
-        return np.array([read(face, first) for face in faces])
+        return np.array([read(face, first, camera) for face in faces])
 
     def run(self, pair: str) -> list[Row]:
         """Animate one pair into a video and judge it; the still is judged beside it."""
@@ -200,10 +194,11 @@ class Bench:
         per_frame = (time.perf_counter() - start) / len(track)
         known = known_angles(driver.track) if bundled else None
         face = self.detector.detect(portrait.image)[0]
-        still = read(face, face)
+        camera = portrait.track.camera
+        still = read(face, face, camera)
         seen = np.repeat(still[None], len(track), 0) if bundled else self.driver_readings(name)
         video = np.stack(list(VideoReader(video_file)))
-        output = self._read_all(video, face)
+        output = self._read_all(video, face, camera)
         rows = judge(pair, seen, output, known)
         rendered, _ = FlowWarp(self.head, portrait.image, portrait.track).frame(track[:1])
         rows += stills(pair, portrait, rendered, video, int(np.isnan(output[:, 0]).sum()))

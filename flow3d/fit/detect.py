@@ -19,8 +19,11 @@ import cv2
 import mediapipe
 import numpy as np
 from mediapipe.tasks.python import BaseOptions, vision
+from scipy.spatial.transform import Rotation
 
+from ..camera import Camera
 from ..errors import Flow3DError, InputError
+from ..head.model import FLIP
 
 _DETECTOR_SIDE = 256  # pixels of a picture shown to the detector, whose network sees 128
 _CROP_SIDE = 512  # pixels at most of a crop shown to the landmarker, whose networks see 256 and less
@@ -51,6 +54,22 @@ class Face:
         """The longer side of the box, in pixels."""
         left, top, right, bottom = self.box
         return max(right - left, bottom - top)
+
+    def turn(self, camera: Camera) -> np.ndarray:
+        """(3, 3) the head's rotation by MediaPipe's matrix, in the frame of the camera that sees the picture.
+
+        The matrix is measured in a view that looks straight at the face: a face away from the picture's centre that
+        looks into the camera has the identity there, and is turned here. Without a
+        matrix the face is taken to look into the camera.
+        """
+        left, top, right, bottom = self.box
+        ray = np.array([(left + right) / 2 - camera.cx, (top + bottom) / 2 - camera.cy, camera.focal])
+        view, _ = Rotation.align_vectors(ray[None], [[0.0, 0.0, 1.0]])
+        if self.matrix is None:
+            return view.as_matrix()
+        flip = np.diag(FLIP)
+        scaled = self.matrix[:3, :3]
+        return view.as_matrix() @ flip @ (scaled / np.linalg.norm(scaled, axis=0)) @ flip
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..camera import Camera
 from ..errors import InputError
-from ..head.model import FLIP, HeadModel
+from ..head.model import HeadModel
 from ..rotations import compose, from_matrix, inverse
 from ..track import DETECTED, INTERPOLATED, HeadTrack
 from . import mediapipe_points as mp
@@ -28,7 +28,7 @@ from .smoothing import interpolate, interpolate_rotations, smooth, smooth_rotati
 Progress = Callable[[int, int], None]
 """Called with (done, total); it may raise to cancel."""
 
-SMOOTHING = 0.8  # frames
+SMOOTHING = 0.4  # frames
 _KEY_FRAMES = 12
 _ROUNDS = 10
 _BATCH = 64
@@ -51,7 +51,7 @@ class FitReport:
         return text
 
 
-def observe(head: HeadModel, faces: Sequence[Face]) -> Observations:
+def observe(head: HeadModel, faces: Sequence[Face], camera: Camera) -> Observations:
     """Detections as the solver wants them; the detector's blendshape scores where the head has components of their names."""
     n = len(faces)
     scores = torch.zeros(n, head.n_expression, dtype=torch.float64)
@@ -59,8 +59,7 @@ def observe(head: HeadModel, faces: Sequence[Face]) -> Observations:
     if named:
         ours, theirs = map(list, zip(*named, strict=True))
         scores[:, ours] = torch.from_numpy(np.stack([f.scores for f in faces])).double()[:, theirs]
-    flip = np.diag(FLIP)
-    turns = [np.eye(3) if f.matrix is None else flip @ (f.matrix[:3, :3] / np.linalg.norm(f.matrix[:3, :3], axis=0)) @ flip for f in faces]
+    turns = [f.turn(camera) for f in faces]
     points = torch.from_numpy(np.stack([f.points for f in faces])).double()
     depth = torch.from_numpy(np.stack([f.depth for f in faces])).double()
     return Observations(points, depth, scores, from_matrix(torch.from_numpy(np.stack(turns))), points.new_zeros(n))
@@ -140,7 +139,7 @@ def fit_track(
     found = [f for f in faces if f is not None]
     if not found:
         raise InputError(f"FLAME Fit: no face in any of {len(faces)} frames. Use a picture where the face is larger or clearer.")
-    seen = observe(head, found)
+    seen = observe(head, found, camera)
     eyes = seen.points[:, mp.RIGHT_EYE_CORNER] - seen.points[:, mp.LEFT_EYE_CORNER]
     solver = GaussNewton(head, camera, float(eyes.norm(dim=-1).median().clamp(min=2)))
     shape, x = _solve(solver, seen, progress)
