@@ -7,7 +7,7 @@ from ..head.model import HeadModel
 from . import mediapipe_points as mp
 
 SHAPE_PRIOR = 1.5
-EXPRESSION_PRIOR = 2.0
+EXPRESSION_PRIOR = 12.0
 EYE_PRIOR = 3.0
 JAW_PRIOR = 4.0
 ROTATION_TRUST = 400.0  # per radian

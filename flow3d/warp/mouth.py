@@ -13,7 +13,7 @@ from .surface import SourceSurface
 from .window import Drawn
 
 _LIP = (0.003, 0.008)  # metres from the skin's edge: where lip ends
-_LIT, _DEEP = 0.010, 0.012  # metres behind the lips: where the light begins to fall, and falls to 1/e from there
+_LIT, _DEEP = 0.010, 0.024  # metres behind the lips: where the light begins to fall, and falls to 1/e from there
 _CHEEKS = (50, 280, 205, 425)  # MediaPipe landmarks on plain skin
 _SKULL_FIXED = "upper_teeth"
 
@@ -59,7 +59,7 @@ class MouthInterior:
         skin = np.median(_at(self.image, marks[list(_CHEEKS)]), 0)
         lips = np.median(_at(self.image, marks[list(mp.OUTER_LIPS)]), 0)
         shown = self.image[self.shown > 0.7]
-        enamel = 0.65 * skin + 0.35 * skin.mean()
+        enamel = 0.4 * skin + 0.6 * skin.mean()
         if len(shown) > 20:
             bright = shown[shown.sum(1) >= np.quantile(shown.sum(1), 0.6)].mean(0)
             enamel = np.maximum(bright, 0.5 * enamel)
