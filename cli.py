@@ -67,12 +67,16 @@ def parser() -> argparse.ArgumentParser:
     animate.add_argument("driver", metavar="DRIVER", help="a video, an image, a saved track, or a bundled motion's name")
     animate.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.mp4")
     animate.add_argument("--mode", default="relative", metavar="relative|absolute", help="default: relative")
+    _face_arguments(animate, "SOURCE")
+    animate.add_argument("--driver-face", default="0", metavar="WHO", help="whom to take of several people in DRIVER")
     _animation_arguments(animate)
 
     fit = _command(commands, "fit", fit_command, "fit a head to an image or a video and save the track")
     fit.add_argument("input", type=Path, metavar="INPUT", help="an image or a video with a face")
     fit.add_argument("-o", "--output", type=Path, required=True, metavar="TRACK.safetensors")
     fit.add_argument("--overlay", type=Path, metavar="OUT.mp4|OUT.jpg", help="also draw the head over the input")
+    _face_arguments(fit, "INPUT")
+    fit.add_argument("--cuts", default="new track", metavar="WHAT", help="at a cut: new track (default), error, or ignore")
     _head_argument(fit)
 
     edit = _command(commands, "edit", edit_command, "turn, shift and reshape a saved track's head")
@@ -85,6 +89,13 @@ def parser() -> argparse.ArgumentParser:
     convert.add_argument("source", type=Path, metavar="FLAME.pkl", help="a .pkl, .npz or .safetensors file")
     convert.add_argument("-o", "--output", type=Path, required=True, metavar="HEAD.safetensors")
 
+    track = _command(commands, "convert-track", convert_track_command, "read and write tracks of other programs")
+    track.add_argument("source", metavar="IN", help="a track, a Live Link Face .csv, FLAME parameters (a file or a folder), "
+                       "or a bundled motion's name")  # fmt: skip
+    track.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=".safetensors, .csv or .glb")
+    track.add_argument("--fps", type=float, default=25.0, metavar="N", help="frame rate of FLAME parameters (default: 25)")
+    _head_argument(track)
+
     doctor = _command(commands, "doctor", doctor_command, "what is installed, what was found where, what is missing")
     doctor.add_argument("--download", action="store_true", help="fetch the missing weight files")
 
@@ -94,7 +105,9 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-_EDIT_HELP = "an edit, such as yaw=10 (degrees), x=2 (cm) or jawOpen=0.4; may be repeated"
+_EDIT_HELP = (
+    "an edit, such as yaw=10 (degrees), x=2 (cm) or jawOpen=0.4, or keyframes, such as yaw=0:0,24:20,48:0; may be repeated"
+)
 
 
 def _command(
@@ -110,6 +123,12 @@ def _command(
 
 def _head_argument(command: argparse.ArgumentParser) -> None:
     command.add_argument("--head", default="open", metavar="NAME|FILE", help="the head model (default: open)")
+
+
+def _face_arguments(command: argparse.ArgumentParser, where: str) -> None:
+    who = "largest, left, central or confident, an index from 0, or both: left:1"
+    command.add_argument("--face", default="0", metavar="WHO", help=f"whom to take of several people in {where}: {who}")
+    command.add_argument("--landmarks", type=Path, metavar="FILE", help=f"points of the faces in {where}, .json or .npz")
 
 
 def _animation_arguments(command: argparse.ArgumentParser) -> None:
@@ -220,15 +239,24 @@ def demo_command(options: argparse.Namespace) -> None:
 
 def animate_command(options: argparse.Namespace) -> None:
     from .flow3d.animate import open_driver, open_portrait, retargeted, write_animation
+    from .flow3d.fit.given import GivenFaces
+    from .flow3d.fit.people import parse_choice
     from .flow3d.io.files import check_target
+    from .flow3d.io.images import read_image
+    from .flow3d.io.landmarks import read_landmarks
     from .flow3d.io.video import SUFFIXES
 
     check_target(options.output, SUFFIXES)
+    who, driving = parse_choice(options.face), parse_choice(options.driver_face)
+    given = None
+    if options.landmarks is not None:
+        height, width = read_image(options.source).shape[:2]
+        given = GivenFaces(read_landmarks(options.landmarks).of_picture(width, height))
     with _bars() as bars, Detector() as detector:
         head = _load_head(options.head, bars)
         chosen = _animation_options(options, head, options.mode)
-        portrait = open_portrait(head, options.source, detector(), chosen.size)
-        driver = open_driver(head, options.driver, detector, chosen.frames, bars)
+        portrait = open_portrait(head, options.source, given or detector(), chosen.size, who)
+        driver = open_driver(head, options.driver, detector, chosen.frames, bars, driving)
         target = retargeted(head, portrait, driver, chosen)
         write_animation(head, portrait, target, options.output, driver.audio, bars)
     print(portrait.report)
@@ -238,15 +266,22 @@ def animate_command(options: argparse.Namespace) -> None:
 
 def fit_command(options: argparse.Namespace) -> None:
     from .flow3d.animate import open_driver
+    from .flow3d.fit.given import GivenFaces
+    from .flow3d.fit.people import CUTS, parse_choice
     from .flow3d.io.files import check_target
+    from .flow3d.io.landmarks import read_landmarks
     from .flow3d.io.tracks import save_track
 
     check_target(options.output, (TRACK_SUFFIX,))
     if not options.input.is_file():
         raise InputError(f"{options.input}: there is no such file.")
+    if options.cuts not in CUTS:
+        raise InputError(f"--cuts is '{options.cuts}'; it must be one of {', '.join(CUTS)}.")
+    who = parse_choice(options.face)
+    given = None if options.landmarks is None else GivenFaces(read_landmarks(options.landmarks))
     with _bars() as bars, Detector() as detector:
         head = _load_head(options.head, bars)
-        fitted = open_driver(head, options.input, detector, None, bars)
+        fitted = open_driver(head, options.input, lambda: given or detector(), None, bars, who, options.cuts)
         if options.overlay is not None:
             _write_overlay(head, options.input, fitted.track, options.overlay, bars)
         save_track(fitted.track, options.output)
@@ -293,6 +328,21 @@ def convert_command(options: argparse.Namespace) -> None:
     head = convert_head(options.source, options.output)
     print(f"{options.output.resolve()}: {len(head.template)} vertices, {head.n_shape} identity and {head.n_expression} "
           f"expression components; licence: {head.licence}")  # fmt: skip
+
+
+def convert_track_command(options: argparse.Namespace) -> None:
+    from .flow3d.fit.arkit import on_head
+    from .flow3d.io.files import check_target
+    from .flow3d.io.formats import WRITE_SUFFIXES, read_track, write_track
+    from .flow3d.io.motions import load_motion, motion_names
+
+    check_target(options.output, WRITE_SUFFIXES)
+    with _bars() as bars:
+        head = _load_head(options.head, bars)
+    bundled = options.source in motion_names() and not Path(options.source).exists()
+    track = load_motion(options.source) if bundled else read_track(options.source, head, options.fps)
+    write_track(on_head(track, head) if options.head != "open" else track, options.output, head)
+    print(f"{options.output.resolve()}: {len(track)} frames at {track.fps:g} frames a second")
 
 
 def doctor_command(options: argparse.Namespace) -> None:

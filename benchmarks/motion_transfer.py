@@ -25,7 +25,8 @@ from skimage.data import astronaut
 from ..flow3d.animate import Options, Portrait, fit_portrait, open_driver, open_portrait, retargeted, write_animation
 from ..flow3d.camera import Camera
 from ..flow3d.fit import mediapipe_points as mp
-from ..flow3d.fit.detect import Face, MediaPipeDetector, follow
+from ..flow3d.fit.detect import MediaPipeDetector
+from ..flow3d.fit.faces import Face
 from ..flow3d.head.load import load_head
 from ..flow3d.head.model import HeadModel
 from ..flow3d.io.motions import motion_names
@@ -174,7 +175,8 @@ class Bench:
         """(T, 7) readings of one person's face, the one that continues `last` (None: the largest)."""
         faces = []
         for image in frames:
-            face = follow(self.detector.detect(image), last)
+            found = self.detector.detect(image)
+            face = min(found, key=lambda f: np.linalg.norm(f.centre - last.centre) if last else -f.size, default=None)
             last = face or last
             faces.append(face)
         first = next(face for face in faces if face is not None)

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from .camera import Camera
 from .errors import InputError
-from .fit.detect import Face, MediaPipeDetector, follow
-from .fit.edit import edit_track
+from .fit.edit import Edit, edit_track
+from .fit.faces import Face, FaceDetector
+from .fit.people import NEW_TRACK, Choice, Follower, Person, border_note, choose, notes
 from .fit.retarget import retarget
 from .fit.solve import fit_track
 from .head.model import HeadModel
@@ -34,7 +35,7 @@ class Options:
     """What `animate` does with its source and driver."""
 
     mode: str = "relative"
-    edits: Mapping[str, float] = field(default_factory=dict)
+    edits: Mapping[str, Edit] = field(default_factory=dict)
     frames: int | None = None  # at most so many; exactly so many with `loop`
     loop: bool = False
     size: int | None = None  # pixels of the source's short side; None: as it is
@@ -67,55 +68,66 @@ def sized(image: NDArray[np.uint8], size: int | None) -> NDArray[np.uint8]:
     return np.ascontiguousarray(image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2])
 
 
-def fit_portrait(head: HeadModel, image: NDArray[np.uint8], faces: list[Face], name: str = "the picture") -> Portrait:
-    """Fit the first (largest) of the faces found in an image. Raises InputError where there is none."""
+def fit_portrait(
+    head: HeadModel, image: NDArray[np.uint8], faces: list[Face], name: str = "the picture", choice: Choice | None = None
+) -> Portrait:
+    """Fit the first of the faces found in an image, which is `choice` (None: the largest). Raises InputError for none."""
     if not faces:
         raise InputError(f"{name}: no face found. Use a picture where the face is larger, upright and unhidden.")
-    camera = Camera.from_field_of_view(image.shape[1], image.shape[0])
-    track, fit = fit_track(head, faces[:1], camera)
-    notes = [str(fit)]
+    height, width = image.shape[:2]
+    track, fit = fit_track(head, faces[:1], Camera.from_field_of_view(width, height))
+    told = [str(fit)]
     if len(faces) > 1:
-        notes.append(f"{len(faces)} faces found, the largest is taken")
-    left, top, right, bottom = faces[0].box
-    if left < 0 or top < 0 or right > image.shape[1] or bottom > image.shape[0]:
-        notes.append("the face is cut by the picture's border, so the fit is less certain")
-    return Portrait(image, track, f"{name}: " + "; ".join(notes))
+        told.append(f"{len(faces)} faces found, {choice or Choice()} is taken")
+    return Portrait(image, track, f"{name}: " + "; ".join(told + border_note(faces[:1], width, height)))
 
 
-def open_portrait(head: HeadModel, path: Path, detector: MediaPipeDetector, size: int | None = None) -> Portrait:
-    """Read an image file, find its faces and fit the largest. Raises InputError for an unreadable or faceless image."""
+def open_portrait(
+    head: HeadModel, path: Path, detector: FaceDetector, size: int | None = None, choice: Choice | None = None
+) -> Portrait:
+    """Read an image file, find its faces and fit one (None: the largest).
+
+    Raises InputError for an unreadable or faceless image, or one without the chosen face.
+    """
     image = sized(read_image(path), size)
     faces = detector.detect(image)
-    return fit_portrait(head, image, [detector.refine(image, faces[0]), *faces[1:]] if faces else [], path.name)
+    if faces:
+        chosen = choose([Person([face]) for face in faces], choice or Choice(), image.shape[1], image.shape[0]).seen[0]
+        faces = [detector.refine(image, chosen), *(face for face in faces if face is not chosen)]
+    return fit_portrait(head, image, faces, path.name, choice)
 
 
 def detect_video(
-    reader: VideoReader, detector: MediaPipeDetector, limit: int | None, progress: Progress | None
-) -> list[Face | None]:
-    """One person's face in each frame, None where it is not found."""
-    faces: list[Face | None] = []
-    last: Face | None = None
+    reader: VideoReader, detector: FaceDetector, limit: int | None, progress: Progress | None, cuts: str = NEW_TRACK
+) -> Follower:
+    """Everybody in a clip's first `limit` frames, each followed."""
+    follower = Follower(cuts)
     for image in reader:
-        if limit is not None and len(faces) >= limit:
+        if limit is not None and follower.count >= limit:
             break
-        found = follow(detector.detect(image), last)
-        last = found or last
-        faces.append(found)
+        follower.add(image, detector.detect(image))
         if progress:
-            progress("detect", len(faces), min(reader.frames or len(faces), limit or 10**9))
-    return faces
+            progress("detect", follower.count, min(reader.frames or follower.count, limit or 10**9))
+    return follower
 
 
 def open_driver(
     head: HeadModel,
     driver: str | Path,
-    detector: Callable[[], MediaPipeDetector],
+    detector: Callable[[], FaceDetector],
     limit: int | None = None,
     progress: Progress | None = None,
+    choice: Choice | None = None,
+    cuts: str = NEW_TRACK,
 ) -> Driver:
     """A driver from a bundled motion's name, a saved track, a video or an image.
 
-    `detector` is called only where pictures must be looked at. Raises InputError for what is none of these.
+    Args:
+        detector: called only where pictures must be looked at.
+        choice: whom of the people in them (None: the largest).
+        cuts: one of `fit.people.CUTS`.
+
+    Raises InputError for what is none of these, and for a choice of somebody who is not there.
     """
     path = Path(driver)
     if not path.exists() and str(driver) in motion_names():
@@ -127,17 +139,20 @@ def open_driver(
     if not path.exists():
         raise InputError(f"{driver}: no such file, and no bundled motion of that name. There are {', '.join(motion_names())}.")
     if path.suffix.lower() not in VIDEO_SUFFIXES:
-        portrait = open_portrait(head, path, detector())
+        portrait = open_portrait(head, path, detector(), None, choice)
         return Driver(replace(portrait.track, offsets=None), portrait.report)
     reader = VideoReader(path)
-    faces = detect_video(reader, detector(), limit, progress)
-    if not any(faces):
-        raise InputError(f"{path.name}: no face in any of its {len(faces)} frames. Use a clip that shows one.")
+    follower = detect_video(reader, detector(), limit, progress, cuts)
+    people = follower.people()
+    if not people:
+        raise InputError(f"{path.name}: no face in any of its {follower.count} frames. Use a clip that shows one.")
+    person = choose(people, choice or Choice(), reader.width, reader.height)
     camera = Camera.from_field_of_view(reader.width, reader.height)
     track, fit = fit_track(
-        head, faces, camera, float(reader.fps), (lambda done, total: progress("fit", done, total)) if progress else None
+        head, person.faces, camera, float(reader.fps), (lambda done, total: progress("fit", done, total)) if progress else None
     )
-    return Driver(track, "; ".join(filter(None, (f"{path.name}: {fit}", reader.note))), path if reader.has_audio else None)
+    told = [f"{path.name}: {fit}", *notes(follower, choice or Choice(), person), *filter(None, [reader.note])]
+    return Driver(track, "; ".join(told), path if reader.has_audio else None)
 
 
 def choose_frames(track: HeadTrack, frames: int | None, loop: bool) -> HeadTrack:

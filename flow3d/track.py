@@ -12,6 +12,11 @@ from .head.model import FLAME_JOINTS, HeadModel, to_camera
 FORMAT_VERSION = 1
 DETECTED, INTERPOLATED, HELD = 0, 1, 2
 """Values of `HeadTrack.state`."""
+PER_FRAME = (
+    "expression", "joints", "rotation", "translation", "confidence", "state", "frame_offsets", "landmark_offsets", "error",
+    "rotation_deviation", "translation_deviation",
+)  # fmt: skip
+"""Fields of `HeadTrack` with a row for each frame."""
 STATE_NAMES = ("detected", "interpolated", "held")
 
 
@@ -35,6 +40,10 @@ class HeadTrack:
     offsets: Tensor | None = None  # (V, 3) metres on the neutral head: what the shape basis cannot express
     frame_offsets: Tensor | None = None  # (T, V, 3)
     landmark_offsets: Tensor | None = None  # (T, 478, 3) metres, head frame: what the model missed at each landmark
+    error: Tensor | None = None  # (T,) mean reprojection error of the fit, hundredths of the distance between the eyes
+    rotation_deviation: Tensor | None = None  # (T,) radians: the fit's posterior standard deviation
+    translation_deviation: Tensor | None = None  # (T,) metres, likewise
+    shape_deviation: Tensor | None = None  # (S,), likewise
     head_name: str = ""
     head_digest: str = ""
 
@@ -61,8 +70,7 @@ class HeadTrack:
 
     def __getitem__(self, frames: slice | Tensor | list[int]) -> "HeadTrack":
         """The same head at the chosen frames: a slice, a list or an index tensor."""
-        per_frame = ("expression", "joints", "rotation", "translation", "confidence", "state", "frame_offsets", "landmark_offsets")
-        return replace(self, **{n: getattr(self, n)[frames] for n in per_frame if getattr(self, n) is not None})
+        return replace(self, **{n: getattr(self, n)[frames] for n in PER_FRAME if getattr(self, n) is not None})
 
     def joint(self, name: str) -> Tensor:
         """(T, 3) axis-angle of the joint `name`. Raises ValueError where there is none of that name."""

@@ -2,11 +2,14 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .crop import PasteBack, PortraitCropNode
 from .fit import FLAMEFit
 from .flow import FlowEncode
 from .folders import register_folders
 from .head import LoadHeadModel
 from .motion import FLAMEEdit, FLAMERetarget
+from .report import TrackReport
+from .timing import FLAMEMix, FLAMETime
 from .track import LoadHeadTrack, SaveHeadTrack
 from .warp import FlowWarpPreview
 
@@ -15,6 +18,11 @@ NODES: list[type[io.ComfyNode]] = [
     FLAMEFit,
     FLAMEEdit,
     FLAMERetarget,
+    FLAMEMix,
+    FLAMETime,
+    TrackReport,
+    PortraitCropNode,
+    PasteBack,
     SaveHeadTrack,
     LoadHeadTrack,
     FlowEncode,

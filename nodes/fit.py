@@ -1,10 +1,12 @@
 """FLAME Fit: the head in a photo or in the frames of a video."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
+import folder_paths
 import numpy as np
 import torch
 from comfy_api.latest import Input, io
@@ -12,10 +14,16 @@ from torch import Tensor
 
 from ..flow3d.camera import DEFAULT_FIELD_OF_VIEW, Camera
 from ..flow3d.errors import InputError
-from ..flow3d.fit.detect import Face, MediaPipeDetector, follow
+from ..flow3d.fit.comfy_landmarks import landmarks_from_comfy
+from ..flow3d.fit.detect import MediaPipeDetector
+from ..flow3d.fit.face_alignment import FaceAlignmentDetector
+from ..flow3d.fit.faces import Face, FaceDetector
+from ..flow3d.fit.given import GivenFaces
 from ..flow3d.fit.missing import held
+from ..flow3d.fit.people import CUTS, LARGEST, NEW_TRACK, ORDERS, Choice, Follower, border_note, choose, notes
 from ..flow3d.fit.solve import fit_track
 from ..flow3d.head.model import HeadModel
+from ..flow3d.io.landmarks import SUFFIXES, read_landmarks
 from ..flow3d.io.video import VideoReader
 from ..flow3d.paths import find_weight
 from ..flow3d.render.overlay import draw_head
@@ -24,8 +32,12 @@ from .folders import MEDIAPIPE, model_folders
 from .running import finite, one_of, pictures, progress, to_image
 from .sockets import Head, Track
 
+FaceLandmarks = io.Custom("FACE_LANDMARKS")  # ComfyUI's own, since 0.23
 INTERPOLATE, HOLD, FAIL = MISSING = ("interpolate", "hold", "fail")
-_MAX_FACES = 5
+MEDIAPIPE_DETECTOR, FACE_ALIGNMENT = DETECTORS = ("MediaPipe", "face-alignment")
+NO_FILE = "none"
+_MAX_FACES = 5  # the largest, read in each picture
+_CROWD = 32  # where another order, or a face beyond these, is asked for
 _OVERLAY_SIDE = 768  # pixels: the longer side of overlay pictures at most
 
 
@@ -64,45 +76,87 @@ def clip_of(image: Tensor | Input.Video, fps: float) -> Clip:
     return Clip(_Pictures(image), len(image), image.shape[2], image.shape[1], fps)
 
 
-def find_faces(clip: Clip, detector: MediaPipeDetector, missing: str) -> tuple[list[Face | None], list[str]]:
+def landmark_files() -> list[str]:
+    """Landmarks files in ComfyUI's input folder."""
+    return sorted(p.name for p in Path(folder_paths.get_input_directory()).glob("*") if p.suffix.lower() in SUFFIXES)
+
+
+def landmark_file(name: str) -> Path:
+    """The file of that name. Raises InputError for one that is not there, or leads out of the input folder."""
+    base = Path(folder_paths.get_input_directory()).resolve()
+    path = (base / name).resolve()
+    if not path.is_relative_to(base) or not path.is_file():
+        raise InputError(f"FLAME Fit: there is no landmarks file '{name}' in ComfyUI's input folder. Put it there.")
+    return path
+
+
+def face_alignment_folders() -> list[Path]:
+    """models/face_alignment, and where extra_model_paths.yaml puts it."""
+    named = folder_paths.folder_names_and_paths.get("face_alignment", ([], set()))[0]
+    return [*map(Path, named), Path(folder_paths.models_dir) / "face_alignment"]
+
+
+@contextmanager
+def open_detector(
+    name: str, min_confidence: float, choice: Choice, given: dict | None, file: str
+) -> Iterator[FaceDetector]:
+    """What tells where the faces are: the landmarks that are given, or the file's, else the detector of that name."""
+    if given is not None and file != NO_FILE:
+        raise InputError("FLAME Fit: both 'face landmarks' and a landmarks file are given. Disconnect the one or set the other "
+                         f"to '{NO_FILE}'.")  # fmt: skip
+    if given is not None:
+        yield GivenFaces(landmarks_from_comfy(given))
+    elif file != NO_FILE:
+        yield GivenFaces(read_landmarks(landmark_file(file)))
+    else:
+        faces = _MAX_FACES if choice.order == LARGEST and choice.index < _MAX_FACES else _CROWD
+        if name == FACE_ALIGNMENT:
+            yield FaceAlignmentDetector.of_folders(face_alignment_folders(), faces, min_confidence)
+        else:
+            model = find_weight("face_landmarker.task", model_folders(MEDIAPIPE))
+            with MediaPipeDetector(model, faces, min_confidence) as detector:
+                yield detector
+
+
+def find_faces(
+    clip: Clip, detector: FaceDetector, missing: str, choice: Choice, cuts: str
+) -> tuple[list[Face | None], list[str]]:
     """One person's face in every frame, None where it is not found, and notes for the report."""
-    faces: list[Face | None] = []
-    notes: list[str] = []
-    last: Face | None = None
-    most = 0
+    follower = Follower(cuts)
     report = progress()
     for i, image in enumerate(clip.frames):
         seen = detector.detect(image)
-        face = follow(seen, last)
-        if face is None and (missing == FAIL or clip.count == 1):
-            raise InputError(_no_face(i, max(clip.count, i + 1), detector.score(image)))
-        if face is not None and clip.count == 1:
-            face = detector.refine(image, face)
-        last = face or last
-        most = max(most, len(seen))
-        faces.append(face)
+        if not seen and (missing == FAIL or clip.count == 1):
+            raise InputError(_no_face(i, max(clip.count, i + 1), detector, image))
+        follower.add(image, seen)
         report(i + 1, max(clip.count, i + 1))
-    if not any(faces):
+    people = follower.people()
+    if not people:
         raise InputError(
-            f"FLAME Fit: no face in any of {len(faces)} frames. Lower 'min confidence', or use a clip where the face is "
+            f"FLAME Fit: no face in any of {follower.count} frames. Lower 'min confidence', or use a clip where the face is "
             "larger, upright and unhidden."
         )
-    if most > 1:
-        notes.append(f"{most} faces in a picture, the largest is taken" + (" and followed" if len(faces) > 1 else ""))
-    cut = sum(face is not None and _leaves(face, clip) for face in faces)
-    if cut:
-        notes.append(f"the border cuts the face in {cut} of {len(faces)} pictures, so the fit is less certain")
+    person = choose(people, choice, clip.width, clip.height)
+    faces = person.faces
+    if missing == FAIL and None in faces:
+        raise InputError(
+            f"FLAME Fit: the chosen face ({choice}) is not seen in frame {faces.index(None)} of {len(faces)}. Choose another, "
+            "trim the clip, or set 'missing frames' to 'interpolate'."
+        )
+    if len(faces) == 1:
+        faces = [detector.refine(image, face) for image, face in zip(clip.frames, person.seen, strict=True)]
+    told = notes(follower, choice, person) + border_note(faces, clip.width, clip.height)
+    if isinstance(detector, GivenFaces) and detector.left > 0:
+        told.append(f"there are landmarks for {detector.left} frames more than the clip has")
     if isinstance(clip.frames, VideoReader) and clip.frames.note:
-        notes.append(clip.frames.note)
-    return faces, notes
+        told.append(clip.frames.note)
+    return faces, told
 
 
-def _leaves(face: Face, clip: Clip) -> bool:
-    left, top, right, bottom = face.box
-    return left < 0 or top < 0 or right > clip.width or bottom > clip.height
-
-
-def _no_face(frame: int, count: int, score: float) -> str:
+def _no_face(frame: int, count: int, detector: FaceDetector, image: np.ndarray) -> str:
+    if isinstance(detector, GivenFaces):
+        return f"FLAME Fit: {detector.landmarks.name} has no face in frame {frame} of {count}. Add it, or choose other frames."
+    score = detector.score(image)
     if count == 1:
         return (
             f"FLAME Fit: no face in the picture (confidence {score:.2f}). Lower 'min confidence', or use a picture where "
@@ -142,8 +196,8 @@ class FLAMEFit(io.ComfyNode):
             node_id="Flow3DFLAMEFit",
             display_name="FLAME Fit",
             category="Flow3D/track",
-            description="Fit a head to the largest face of a photo, or to one face through the frames of a video. "
-            "Needs face_landmarker.task in models/mediapipe.",
+            description="Fit a head to one face of a photo, or to one person's face through the frames of a video. "
+            "Needs face_landmarker.task in models/mediapipe, or landmarks.",
             inputs=[
                 Head.Input("head", tooltip="The head model to fit."),
                 io.MultiType.Input(
@@ -192,6 +246,52 @@ class FLAMEFit(io.ComfyNode):
                     max=4096,
                     tooltip="Frames of the overlay output, evenly spread over the clip; 0 for all of them.",
                 ),
+                io.Combo.Input(
+                    "face_order",
+                    options=list(ORDERS),
+                    default=LARGEST,
+                    optional=True,
+                    tooltip="How the people in the picture are counted for 'face index'. In a video: largest and most "
+                    "confident over the whole clip, left to right where they are seen first.",
+                ),
+                io.Int.Input(
+                    "face_index",
+                    default=0,
+                    min=0,
+                    max=_CROWD - 1,
+                    optional=True,
+                    tooltip="Which person, from 0, in the face order. For several people use one FLAME Fit for each.",
+                ),
+                io.Combo.Input(
+                    "cuts",
+                    options=list(CUTS),
+                    default=NEW_TRACK,
+                    optional=True,
+                    tooltip="Where a video cuts to another shot: begin a new track, so that nobody is followed across the cut; "
+                    "stop with an error that names the frame; or ignore cuts and know people again by their looks.",
+                ),
+                io.Combo.Input(
+                    "detector",
+                    options=list(DETECTORS),
+                    default=MEDIAPIPE_DETECTOR,
+                    optional=True,
+                    tooltip="What finds the face: MediaPipe (478 points, expression and pose), or face-alignment (68 points; "
+                    "needs the package and two files in models/face_alignment).",
+                ),
+                io.Combo.Input(
+                    "landmarks_file",
+                    options=[NO_FILE, *landmark_files()],
+                    default=NO_FILE,
+                    optional=True,
+                    tooltip="A .json or .npz file in the input folder with the points of the face, placed by hand or by another "
+                    "program; no detector is used then. Its format is in docs/landmarks.md.",
+                ),
+                FaceLandmarks.Input(
+                    "face_landmarks",
+                    optional=True,
+                    tooltip="From ComfyUI's own Detect Face Landmarks (MediaPipe), for the same pictures; no detector is used "
+                    "then. Leave its missing frame fallback at 'empty'.",
+                ),
             ],
             outputs=[
                 Track.Output(display_name="track", tooltip="The head in every frame: metres, radians, camera frame."),
@@ -207,6 +307,13 @@ class FLAMEFit(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, landmarks_file: str = NO_FILE, **_: object) -> str:
+        if landmarks_file == NO_FILE:
+            return ""
+        stat = landmark_file(landmarks_file).stat()
+        return f"{stat.st_size} {stat.st_mtime_ns}"
+
+    @classmethod
     def execute(
         cls,
         head: HeadModel,
@@ -216,17 +323,28 @@ class FLAMEFit(io.ComfyNode):
         min_confidence: float,
         missing_frames: str,
         overlay_frames: int,
+        face_order: str = LARGEST,
+        face_index: int = 0,
+        cuts: str = NEW_TRACK,
+        detector: str = MEDIAPIPE_DETECTOR,
+        landmarks_file: str = NO_FILE,
+        face_landmarks: dict | None = None,
     ) -> io.NodeOutput:
         finite("FLAME Fit", fps=fps, field_of_view=field_of_view, min_confidence=min_confidence)
         one_of("FLAME Fit", "missing frames", missing_frames, MISSING)
+        one_of("FLAME Fit", "cuts", cuts, CUTS)
+        one_of("FLAME Fit", "detector", detector, DETECTORS)
+        choice = Choice(one_of("FLAME Fit", "face order", face_order, ORDERS), face_index)
         clip = clip_of(image, fps)
-        model = find_weight("face_landmarker.task", model_folders(MEDIAPIPE))
-        with torch.inference_mode(False), MediaPipeDetector(model, _MAX_FACES, min_confidence) as detector:
-            faces, notes = find_faces(clip, detector, missing_frames)
+        with (
+            torch.inference_mode(False),
+            open_detector(detector, min_confidence, choice, face_landmarks, landmarks_file) as opened,
+        ):
+            faces, told = find_faces(clip, opened, missing_frames, choice, cuts)
             camera = Camera.from_field_of_view(clip.width, clip.height, field_of_view)
             track, fit = fit_track(head, faces, camera, clip.fps, progress())
             if missing_frames == HOLD:
                 track = held(track)
                 fit = replace(fit, missing=())
-                notes += [f"no face in {faces.count(None)} frames, the last pose held"] if None in faces else []
-            return io.NodeOutput(track, overlay(clip, head, track, overlay_frames), "; ".join([str(fit), *notes]))
+                told += [f"no face in {faces.count(None)} frames, the last pose held"] if None in faces else []
+            return io.NodeOutput(track, overlay(clip, head, track, overlay_frames), "; ".join([str(fit), *told]))

@@ -1,10 +1,15 @@
 """FLAME Edit and FLAME Retarget: what a head does, changed or carried over to another head."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from comfy_api.latest import io
 
 from ..flow3d.errors import InputError
-from ..flow3d.fit.edit import edit_track, parse_edits
+from ..flow3d.fit.edit import GAINS, Edit, combined, edit_track, parse_edits
+from ..flow3d.fit.keyframes import MAX_FRAMES, Keyframes
 from ..flow3d.fit.retarget import MODES, PARTS, retarget
 from ..flow3d.head.load import load_head
 from ..flow3d.head.model import HeadModel
@@ -28,6 +33,24 @@ _SLIDERS = (
     ("blink", 1.0, 0.01, "Parts of closed eyes, added to what is there; -1 opens closed eyes."),
     ("browUp", 1.0, 0.01, "Parts of fully raised brows, added to what is there."),
 )
+_MORE_SLIDERS = (
+    ("gazeYawLeft", 45.0, 0.5, "Degrees, the subject's left eye alone, added to gazeYaw. Positive looks right in the picture."),
+    ("gazeYawRight", 45.0, 0.5, "Degrees, the subject's right eye alone, added to gazeYaw. Positive looks right in the picture."),
+    ("gazePitchLeft", 35.0, 0.5, "Degrees, the subject's left eye alone, added to gazePitch. Positive looks up."),
+    ("gazePitchRight", 35.0, 0.5, "Degrees, the subject's right eye alone, added to gazePitch. Positive looks up."),
+    ("eyelidsLeft", 1.0, 0.01, "The subject's left eye: 1 is wide open, -1 closed."),
+    ("eyelidsRight", 1.0, 0.01, "The subject's right eye: 1 is wide open, -1 closed."),
+    ("brows", 1.0, 0.01, "1 is fully raised brows, -1 fully lowered ones."),
+    ("mouthCorners", 1.0, 0.01, "1 is fully raised mouth corners, -1 fully lowered ones."),
+    ("pucker", 1.0, 0.01, "Parts of fully puckered lips, added to what is there."),
+)
+_GAINS = (
+    ("expressionGain", "Times the expression of brows, eyelids, cheeks and lips. 1 leaves it, 0 takes it away, 2 doubles it."),
+    ("poseGain", "Times the head's and neck's rotation since the first frame. 1 leaves it, 0 keeps the head still."),
+    ("jawGain", "Times the opening and the shifts of the jaw. 1 leaves them, 0 closes the mouth."),
+    ("gazeGain", "Times the turn of the eyes. 1 leaves it, 0 looks straight ahead."),
+)
+_TIMED = "A list of numbers, one a frame, may be connected."
 
 
 def head_of(node: str, head: HeadModel | None, *tracks: HeadTrack) -> HeadModel:
@@ -41,18 +64,47 @@ def head_of(node: str, head: HeadModel | None, *tracks: HeadTrack) -> HeadModel:
     return head
 
 
+@contextmanager
+def named(node: str) -> Iterator[None]:
+    """Puts the node's name before what is wrong with the input."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{node}: {error}") from error
+
+
+def edit_value(node: str, name: str, value: Any) -> Edit:
+    """What a slider gives: a number, or the curve of a node that puts a list of numbers on its FLOAT output."""
+    if isinstance(value, int | float):
+        finite(node, **{name: value})
+        return float(value)
+    with named(f"{node}, '{name}'"):
+        return Keyframes.every_frame(value)
+
+
+def _slider(name: str, limit: float, step: float, tooltip: str, optional: bool) -> io.Float.Input:
+    tooltip = f"{tooltip} {_TIMED}"
+    return io.Float.Input(name, optional=optional, default=0.0, min=-limit, max=limit, step=step, tooltip=tooltip)
+
+
 class FLAMEEdit(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        sliders = [
-            io.Float.Input(name, default=0.0, min=-limit, max=limit, step=step, tooltip=tooltip)
-            for name, limit, step, tooltip in _SLIDERS
+        # What came after the first version is optional, so that workflows saved for the API go on working.
+        sliders = [_slider(*slider, optional=False) for slider in _SLIDERS]
+        more_sliders = [_slider(*slider, optional=True) for slider in _MORE_SLIDERS]
+        gains = [
+            io.Float.Input(
+                name, optional=True, default=1.0, min=-4.0, max=4.0, step=0.01, tooltip=f"{tooltip} {_TIMED}"
+            )
+            for name, tooltip in _GAINS
         ]
         return io.Schema(
             node_id="Flow3DFLAMEEdit",
             display_name="FLAME Edit",
             category="Flow3D/track",
-            description="Turn, move and reshape a head on every frame of its track. All at 0 changes nothing.",
+            description="Turn, move and reshape a head on every frame of its track or over time. All sliders at 0 and gains at 1 "
+            "change nothing.",
             inputs=[
                 Track.Input("track", tooltip="The track to edit: one frame of a photo or the frames of a video."),
                 *sliders,
@@ -62,21 +114,78 @@ class FLAMEEdit(io.ComfyNode):
                     default="",
                     placeholder="eyeBlinkLeft=1",
                     tooltip="More edits, NAME=VALUE, one on a line or separated by commas: gaze of one eye in degrees "
-                    "(gazeYawLeft, ...) and every expression of the head by its ARKit name, in parts of the full one.",
+                    "(gazeYawLeft, ...) and every expression of the head by its ARKit name, in parts of the full one. "
+                    "Keyframes are written here too.",
                 ),
                 Head.Input("head", optional=True, tooltip=HEAD_TOOLTIP),
+                io.String.Input(
+                    "keyframes",
+                    optional=True,
+                    multiline=True,
+                    default="",
+                    placeholder="yaw: 0: 0, 24: 20, 48: 0 smooth\nsmile: curve * 0.8",
+                    tooltip="Values over time, one slider on a line: NAME: FRAME: VALUE, FRAME: VALUE, and 'linear' or "
+                    "'smooth' at the end. Frames count from 0; units are the sliders'. NAME: curve * NUMBER takes 'curve'.",
+                ),
+                io.MultiType.Input(
+                    "curve",
+                    types=[io.Float, io.Custom("FLOATS")],
+                    optional=True,
+                    tooltip="A list of numbers, one a frame, such as a spline editor gives; lines of 'keyframes' use it "
+                    "under the name curve.",
+                ),
+                io.Int.Input(
+                    "frames",
+                    optional=True,
+                    default=0,
+                    min=0,
+                    max=MAX_FRAMES,
+                    tooltip="How many frames a still becomes. 0: up to the last keyframe. A clip keeps its length: leave 0 there.",
+                ),
+                *more_sliders,
+                io.Float.Input(
+                    "neutralise",
+                    optional=True,
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How much of the first frame's own expression is taken away from every frame: 1 is a portrait "
+                    f"without its smile. {_TIMED}",
+                ),
+                *gains,
             ],
-            outputs=[Track.Output(display_name="edited", tooltip="The edited track: as many frames as the input.")],
+            outputs=[
+                Track.Output(
+                    display_name="edited", tooltip="The edited track: as many frames as the input, or a clip made of a still."
+                )
+            ],
         )
 
     @classmethod
-    def execute(cls, track: HeadTrack, more: str = "", head: HeadModel | None = None, **sliders: float) -> io.NodeOutput:
-        finite("FLAME Edit", **sliders)
-        edits = {name: value for name, value in sliders.items() if value != 0}
-        for name, value in parse_edits([e for e in more.replace(",", "\n").splitlines() if e.strip()]).items():
-            edits[name] = edits.get(name, 0.0) + value
-        with torch.inference_mode(False):
-            return io.NodeOutput(edit_track(head_of("FLAME Edit", head, track), track, edits))
+    def execute(
+        cls,
+        track: HeadTrack,
+        more: str = "",
+        head: HeadModel | None = None,
+        keyframes: str = "",
+        curve: Any = None,
+        frames: int = 0,
+        **sliders: Any,
+    ) -> io.NodeOutput:
+        edits = {name: edit_value("FLAME Edit", name, value) for name, value in sliders.items()}
+        edits = {name: edit for name, edit in edits.items() if edit != (1.0 if name in GAINS else 0.0)}
+        with named("FLAME Edit, 'curve'"):
+            shape = None if curve is None else Keyframes.every_frame(curve)
+        if shape is not None and "curve" not in more + keyframes:
+            raise InputError("FLAME Edit: a curve is connected, but nothing uses it. Write 'yaw: curve * 20' in 'keyframes'.")
+        for field, text in (("more", more), ("keyframes", keyframes)):
+            with named(f"FLAME Edit, '{field}'"):
+                for name, edit in parse_edits(text.splitlines(), shape).items():
+                    edits[name] = combined(name, edits[name], edit) if name in edits else edit
+        head = head_of("FLAME Edit", head, track)
+        with torch.inference_mode(False), named("FLAME Edit"):
+            return io.NodeOutput(edit_track(head, track, edits, frames or None))
 
 
 class FLAMERetarget(io.ComfyNode):
@@ -104,20 +213,36 @@ class FLAMERetarget(io.ComfyNode):
                     "mode",
                     options=list(MODES),
                     default="relative",
-                    tooltip="relative: what the driver changes since its first frame is added to the source, so that "
-                    "the first frame is the portrait. absolute: the driver's pose and expression as they are.",
+                    tooltip="relative: what the driver changes since its reference frame, the first, is added to the source, so "
+                    "that this frame is the portrait. absolute: the driver's pose and expression as they are.",
                 ),
                 *takes,
                 Head.Input("head", optional=True, tooltip=HEAD_TOOLTIP),
+                io.Int.Input(
+                    "reference",
+                    optional=True,
+                    default=0,
+                    min=0,
+                    max=MAX_FRAMES,
+                    tooltip="relative: the driver's frame that is taken for the portrait; frames count from 0. Choose one "
+                    "where the driver looks as the portrait does.",
+                ),
             ],
             outputs=[Track.Output(display_name="target", tooltip="The source's head with the driver's motion.")],
         )
 
     @classmethod
     def execute(
-        cls, source: HeadTrack, driver: HeadTrack, mode: str, head: HeadModel | None = None, **parts: bool
+        cls,
+        source: HeadTrack,
+        driver: HeadTrack,
+        mode: str,
+        head: HeadModel | None = None,
+        reference: int = 0,
+        **parts: bool,
     ) -> io.NodeOutput:
         one_of("FLAME Retarget", "mode", mode, MODES)
         taken = {name for name in PARTS if parts.get(name, True)}
         with torch.inference_mode(False):
-            return io.NodeOutput(retarget(head_of("FLAME Retarget", head, source, driver), source, driver, mode, taken))
+            head = head_of("FLAME Retarget", head, source, driver)
+            return io.NodeOutput(retarget(head, source, driver, mode, taken, reference))

@@ -1,28 +1,34 @@
 """Save Head Track and Load Head Track."""
 
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 import torch
 from comfy_api.latest import io, ui
 
 from ..flow3d.errors import InputError
+from ..flow3d.head.model import HeadModel
+from ..flow3d.io.formats import OWN, READ_SUFFIXES, WRITE_SUFFIXES, read_track, write_track
 from ..flow3d.io.motions import load_motion, motion_names
-from ..flow3d.io.tracks import load_track, save_track
 from ..flow3d.track import HeadTrack
-from .sockets import Track
+from .motion import HEAD_TOOLTIP, head_of
+from .running import finite, one_of
+from .sockets import Head, Track
 
-SUFFIX = ".safetensors"
+LISTED = (OWN, ".csv", ".npz", ".pkl", ".mat")
+FORMATS = tuple(suffix.removeprefix(".") for suffix in WRITE_SUFFIXES)
 MOTION = "motion: "
 _OUTPUT = " [output]"
 
 
 def saved_tracks() -> list[str]:
     """Track files in the input folder and in output/flow3d, named as ComfyUI names files: the latter with [output]."""
-    given = sorted(p.name for p in Path(folder_paths.get_input_directory()).glob("*" + SUFFIX))
-    made = Path(folder_paths.get_output_directory())
-    saved = sorted(p.relative_to(made).as_posix() for p in made.glob("flow3d/**/*" + SUFFIX))
-    return given + [name + _OUTPUT for name in saved]
+    folder, made = Path(folder_paths.get_input_directory()), Path(folder_paths.get_output_directory())
+    given = [p for p in folder.glob("*") if p.suffix.lower() in LISTED]
+    data_sets = folder.glob("*/transforms.json")  # what VHAP exports
+    saved = sorted(p.relative_to(made).as_posix() for p in made.glob("flow3d/**/*") if p.suffix.lower() in (OWN, ".csv"))
+    return sorted(p.relative_to(folder).as_posix() for p in (*given, *data_sets)) + [name + _OUTPUT for name in saved]
 
 
 def track_file(name: str) -> Path:
@@ -30,8 +36,8 @@ def track_file(name: str) -> Path:
     plain, folder = folder_paths.annotated_filepath(name)
     base = Path(folder or folder_paths.get_input_directory()).resolve()
     path = (base / plain).resolve()
-    if not path.is_relative_to(base) or path.suffix.lower() != SUFFIX:
-        raise InputError(f"Load Head Track: '{name}' is not a {SUFFIX} file in ComfyUI's input or output folder.")
+    if not path.is_relative_to(base) or path.suffix.lower() not in READ_SUFFIXES:
+        raise InputError(f"Load Head Track: '{name}' is no {', '.join(LISTED)} file in ComfyUI's input or output folder.")
     if not path.is_file():
         raise InputError(f"Load Head Track: there is no '{name}'. Save a track first, or choose a motion.")
     return path
@@ -44,7 +50,7 @@ class SaveHeadTrack(io.ComfyNode):
             node_id="Flow3DSaveHeadTrack",
             display_name="Save Head Track",
             category="Flow3D/track",
-            description="Save a head's motion as a .safetensors file in ComfyUI's output folder.",
+            description="Save a head's motion in ComfyUI's output folder: as a track, for Unreal, or for Blender.",
             is_output_node=True,
             inputs=[
                 Track.Input("track", tooltip="The track to save."),
@@ -54,6 +60,15 @@ class SaveHeadTrack(io.ComfyNode):
                     tooltip="Folder and start of the name, within the output folder; a number is added. Load Head Track "
                     "lists what lies under flow3d/.",
                 ),
+                io.Combo.Input(
+                    "format",
+                    options=list(FORMATS),
+                    default=FORMATS[0],
+                    optional=True,
+                    tooltip="safetensors keeps everything; csv is Live Link Face's (expressions and angles, for Unreal and "
+                    "others); glb is the head with its motion, for Blender.",
+                ),
+                Head.Input("head", optional=True, tooltip=HEAD_TOOLTIP),
             ],
             outputs=[
                 Track.Output(display_name="saved track", tooltip="The same track, to go on with."),
@@ -62,13 +77,19 @@ class SaveHeadTrack(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, track: HeadTrack, filename_prefix: str) -> io.NodeOutput:
+    def execute(
+        cls, track: HeadTrack, filename_prefix: str, format: str = FORMATS[0], head: HeadModel | None = None
+    ) -> io.NodeOutput:
+        one_of("Save Head Track", "format", format, FORMATS)
         output = Path(folder_paths.get_output_directory()).resolve()
         if not filename_prefix.strip() or not (output / filename_prefix).resolve().is_relative_to(output):
             raise InputError(f"Save Head Track: '{filename_prefix}' is not a name within ComfyUI's output folder.")
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, str(output))
-        file = f"{name}_{counter:05}_{SUFFIX}"
-        save_track(track, Path(folder) / file)
+        file = f"{name}_{counter:05}_.{format}"
+        with torch.inference_mode(False):
+            if f".{format}" != OWN:
+                head = head_of("Save Head Track", head, track)
+            write_track(track, Path(folder) / file, head)
         path = (Path(subfolder) / file).as_posix()
         return io.NodeOutput(track, path, ui=ui.PreviewText(path))
 
@@ -81,12 +102,27 @@ class LoadHeadTrack(io.ComfyNode):
             node_id="Flow3DLoadHeadTrack",
             display_name="Load Head Track",
             category="Flow3D/track",
-            description="A bundled motion, or a head's motion from a file that Save Head Track wrote.",
+            description="A bundled motion, or a head's motion from a file: a saved track, Live Link Face, FLAME parameters.",
             inputs=[
                 io.Combo.Input(
                     "track",
                     options=motions + saved_tracks(),
-                    tooltip="A bundled motion, a .safetensors track in the input folder, or one in output/flow3d.",
+                    tooltip="A bundled motion, or a file in the input folder or in output/flow3d: a track (.safetensors), a "
+                    "Live Link Face recording (.csv), or FLAME parameters (.npz, .pkl, .mat, VHAP's transforms.json).",
+                ),
+                Head.Input(
+                    "head",
+                    optional=True,
+                    tooltip="The FLAME model that FLAME parameters belong to. Other files need none.",
+                ),
+                io.Float.Input(
+                    "frame_rate",
+                    default=25.0,
+                    min=1.0,
+                    max=240.0,
+                    step=0.001,
+                    optional=True,
+                    tooltip="Frames per second of FLAME parameters, whose files do not say. Not used for other files.",
                 ),
             ],
             outputs=[
@@ -96,17 +132,18 @@ class LoadHeadTrack(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, track: str) -> str:
+    def fingerprint_inputs(cls, track: str, **others: Any) -> str:
         if track.startswith(MOTION):
             return track
         stat = track_file(track).stat()
         return f"{track} {stat.st_size} {stat.st_mtime_ns}"
 
     @classmethod
-    def execute(cls, track: str) -> io.NodeOutput:
+    def execute(cls, track: str, head: HeadModel | None = None, frame_rate: float = 25.0) -> io.NodeOutput:
+        finite("Load Head Track", frame_rate=frame_rate)
         with torch.inference_mode(False):
             if track.startswith(MOTION):
                 loaded = load_motion(track.removeprefix(MOTION))
             else:
-                loaded = load_track(track_file(track))
+                loaded = read_track(track_file(track), head, frame_rate)
         return io.NodeOutput(loaded, loaded.fps)

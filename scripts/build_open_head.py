@@ -70,6 +70,7 @@ def build(data: Path, people: int) -> HeadModel:
     moves["eyeBlinkRight"] = expressions.flipped(moves["eyeBlinkLeft"], head.mirror)
 
     weights = skeleton.skin_weights(head, rest, moves["jawOpen"], faces)
+    moves = {name: shift * (weights[:, :1] < 1) for name, shift in moves.items()}  # the rim of the neck stays
     _, jaw = skeleton.hinge(mean, moves["jawOpen"], masks["lower_teeth"])
     regressor = skeleton.joint_regressor(head, mean, jaw)
     origin = np.array([0.0, *(0.5 * (eyes[0] + eyes[1]))[1:]]) * [0, 1, 0] + [0, 0, jaw[2]]

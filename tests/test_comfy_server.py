@@ -16,18 +16,27 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIP_FRAMES = 16
-TYPES = {"track": "FLOW3D_TRACK", "head": "FLOW3D_HEAD", "field": "FLOW3D_FIELD"}
+TYPES = {"track": "FLOW3D_TRACK", "head": "FLOW3D_HEAD", "field": "FLOW3D_FIELD", "transform": "FLOW3D_CROP"}
 
 # Node id: its sockets' types, inputs then outputs. Ids and types are promises to everybody's saved workflows.
 SOCKETS = {
     "Flow3DLoadHeadModel": ({}, ["FLOW3D_HEAD"]),
-    "Flow3DFLAMEFit": ({"head": "FLOW3D_HEAD", "image": "IMAGE,VIDEO"}, ["FLOW3D_TRACK", "IMAGE", "STRING"]),
-    "Flow3DFLAMEEdit": ({"track": "FLOW3D_TRACK", "head": "FLOW3D_HEAD"}, ["FLOW3D_TRACK"]),
+    "Flow3DFLAMEFit": ({"head": "FLOW3D_HEAD", "image": "IMAGE,VIDEO", "face_landmarks": "FACE_LANDMARKS"}, ["FLOW3D_TRACK", "IMAGE", "STRING"]),
+    "Flow3DFLAMEEdit": ({"track": "FLOW3D_TRACK", "head": "FLOW3D_HEAD", "curve": "FLOAT,FLOATS"}, ["FLOW3D_TRACK"]),
+    "Flow3DFLAMEMix": ({"first": "FLOW3D_TRACK", "second": "FLOW3D_TRACK", "head": "FLOW3D_HEAD"}, ["FLOW3D_TRACK"]),
+    "Flow3DFLAMETime": ({"track": "FLOW3D_TRACK"}, ["FLOW3D_TRACK", "FLOAT"]),
+    "Flow3DTrackReport": ({"track": "FLOW3D_TRACK", "head": "FLOW3D_HEAD"}, ["IMAGE", "STRING"]),
+    "Flow3DPortraitCrop": (
+        {"image": "IMAGE", "track": "FLOW3D_TRACK", "head": "FLOW3D_HEAD"}, ["IMAGE", "FLOW3D_CROP", "MASK"],
+    ),
+    "Flow3DPasteBack": (
+        {"result": "IMAGE", "transform": "FLOW3D_CROP", "full_frame": "IMAGE", "mask": "MASK"}, ["IMAGE"],
+    ),
     "Flow3DFLAMERetarget": (
         {"source": "FLOW3D_TRACK", "driver": "FLOW3D_TRACK", "head": "FLOW3D_HEAD"}, ["FLOW3D_TRACK"],
     ),
-    "Flow3DSaveHeadTrack": ({"track": "FLOW3D_TRACK"}, ["FLOW3D_TRACK", "STRING"]),
-    "Flow3DLoadHeadTrack": ({}, ["FLOW3D_TRACK", "FLOAT"]),
+    "Flow3DSaveHeadTrack": ({"track": "FLOW3D_TRACK", "head": "FLOW3D_HEAD"}, ["FLOW3D_TRACK", "STRING"]),
+    "Flow3DLoadHeadTrack": ({"head": "FLOW3D_HEAD"}, ["FLOW3D_TRACK", "FLOAT"]),
     "Flow3DFlowEncode": (
         {"head": "FLOW3D_HEAD", "source": "FLOW3D_TRACK", "target": "FLOW3D_TRACK"}, ["FLOW3D_FIELD", "IMAGE", "MASK"],
     ),

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,7 +13,8 @@ import skimage.data
 from PIL import Image
 
 from comfyui_flow3d.flow3d.errors import Flow3DError, InputError
-from comfyui_flow3d.flow3d.fit.detect import Face, MediaPipeDetector, follow
+from comfyui_flow3d.flow3d.fit.detect import MediaPipeDetector
+from comfyui_flow3d.flow3d.fit.faces import Face
 
 MIDDLE = 168  # between the eyes
 EYES = 33, 263  # outer corners, the subject's right and left
@@ -207,21 +207,6 @@ def test_refine_is_steadier(detector: MediaPipeDetector, astronaut: np.ndarray) 
 
 def test_refine_without_a_face_returns_what_it_got(detector: MediaPipeDetector, face: Face) -> None:
     assert detector.refine(np.zeros((512, 512, 3), np.uint8), face) is face
-
-
-def test_follow() -> None:
-    """Of two faces of nearly the same size, the one that was followed before, however the sizes flicker."""
-
-    def at(x: float, size: float) -> Face:
-        points = np.array([x, 100.0]) + (np.random.default_rng(0).random((478, 2)) - 0.5) * size
-        return Face(points, np.zeros(478), np.zeros(51), None, 1.0)
-
-    left, right = at(100, 80), at(300, 81)
-    assert follow([], None) is None and follow([], left) is None
-    assert follow([right, left], None) is right
-    assert follow([right, left], at(105, 80)) is left
-    assert follow([right], left) is None  # the followed person left the frame
-    assert follow([right, left], replace(right, points=right.points + 20)) is right
 
 
 def test_test_portraits(detector: MediaPipeDetector, test_data: Path) -> None:

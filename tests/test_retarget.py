@@ -171,7 +171,34 @@ def test_the_open_head_starts_with_the_source_bit_for_bit(open_head):
     assert target.expression[shut, open_head.expression_index("eyeBlinkRight")] > 0.5
 
 
+@pytest.mark.parametrize("reference", [0, 3, 5])
+def test_relative_to_a_chosen_frame(reference):
+    """The reference is the source bit for bit; every frame is as if the driver had begun there."""
+    source, driver = with_offsets(SOURCE, 1), with_offsets(DRIVER, 2)
+    target = retarget(HEAD, source, driver, reference=reference)
+    fields = ("expression", "joints", "rotation", "translation", "landmark_offsets")
+    identical(target[[reference]], source, *fields)
+    for t in range(len(driver)):
+        pair = retarget(HEAD, source, driver[[reference, t]])[1:]
+        identical(target[[t]], pair, *fields)
+
+
+def test_openings_follow_the_reference(open_head):
+    """The lids' share and the lips' change are measured against the chosen frame, here one with the mouth open."""
+    driver = load_motion("talk", open_head)
+    source = replace(load_motion("idle", open_head)[[0]], shape=0.5 * torch.ones(open_head.n_shape))
+    jaw = open_head.expression_index("jawOpen")
+    reference = int(driver.expression[:, jaw].argmax())
+    assert reference > 0
+    target = retarget(open_head, source, driver, reference=reference)
+    identical(target[[reference]], source, "expression", "joints", "rotation", "translation")
+    again = retarget(open_head, source, driver[[reference, *range(0, len(driver), 9)]])
+    assert torch.equal(target.expression[::9], again.expression[1:])
+
+
 @pytest.mark.parametrize(("change", "says"), [
+    ({"reference": 6}, "reference frame is 6, but the driver has 6 frames"),
+    ({"reference": -1}, "reference frame is -1"),
     ({"mode": "sideways"}, "sideways"),
     ({"parts": {"ears"}}, "ears"),
     ({"source": DRIVER}, "6 frames"),

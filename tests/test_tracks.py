@@ -25,7 +25,8 @@ def some_track(frames: int = 5) -> HeadTrack:
         shape=r(10), expression=r(frames, 7), joints=r(frames, 4, 3), rotation=r(frames, 3), translation=r(frames, 3).abs(),
         camera=Camera(500.5, 255.25, 200.0, 512, 400), fps=29.97, confidence=r(frames).sigmoid(),
         state=torch.arange(frames) % 3, offsets=r(12, 3), frame_offsets=r(frames, 12, 3), landmark_offsets=r(frames, 478, 3),
-        head_name="some head", head_digest="ab" * 32,
+        error=r(frames).abs(), rotation_deviation=r(frames).abs(), translation_deviation=r(frames).abs(),
+        shape_deviation=r(10).abs(), head_name="some head", head_digest="ab" * 32,
     )  # fmt: skip
 
 

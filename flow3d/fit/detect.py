@@ -19,11 +19,9 @@ import cv2
 import mediapipe
 import numpy as np
 from mediapipe.tasks.python import BaseOptions, vision
-from scipy.spatial.transform import Rotation
 
-from ..camera import Camera
-from ..errors import Flow3DError, InputError
-from ..head.model import FLIP
+from ..errors import Flow3DError
+from .faces import Face, check_picture
 
 _DETECTOR_SIDE = 256  # pixels of a picture shown to the detector, whose network sees 128
 _CROP_SIDE = 512  # pixels at most of a crop shown to the landmarker, whose networks see 256 and less
@@ -31,45 +29,6 @@ _CROP = 2.2  # side of that crop over the detected box's
 _SMALLEST_TILE = 192  # pixels: a face that needs smaller tiles to be found is too small to read
 _FAINT = 0.05  # detector scores below this are noise
 _SURE = 0.6  # what a face in a tile must score at least: many tiles are many chances to be wrong
-
-
-@dataclass(frozen=True, eq=False)
-class Face:
-    """One face, in the pixels of the picture it was found in (x right, y down, pixel centres at +0.5)."""
-
-    points: np.ndarray  # (478, 2) float64 pixels
-    depth: np.ndarray  # (478,) float64 MediaPipe's relative z in pixels, smaller is nearer
-    scores: np.ndarray  # (51,) float64 ARKit blend shapes 0..1, alphabetical, without tongueOut
-    matrix: np.ndarray | None  # (4, 4) MediaPipe's canonical face (cm, y up) before a camera that looks at the face
-    confidence: float  # 0..1, the face detector's score
-
-    @property
-    def box(self) -> tuple[float, float, float, float]:
-        """Left, top, right, bottom of the points, in pixels."""
-        (left, top), (right, bottom) = self.points.min(0), self.points.max(0)
-        return float(left), float(top), float(right), float(bottom)
-
-    @property
-    def size(self) -> float:
-        """The longer side of the box, in pixels."""
-        left, top, right, bottom = self.box
-        return max(right - left, bottom - top)
-
-    def turn(self, camera: Camera) -> np.ndarray:
-        """(3, 3) the head's rotation by MediaPipe's matrix, in the frame of the camera that sees the picture.
-
-        The matrix is measured in a view that looks straight at the face: a face away from the picture's centre that
-        looks into the camera has the identity there, and is turned here. Without a
-        matrix the face is taken to look into the camera.
-        """
-        left, top, right, bottom = self.box
-        ray = np.array([(left + right) / 2 - camera.cx, (top + bottom) / 2 - camera.cy, camera.focal])
-        view, _ = Rotation.align_vectors(ray[None], [[0.0, 0.0, 1.0]])
-        if self.matrix is None:
-            return view.as_matrix()
-        flip = np.diag(FLIP)
-        scaled = self.matrix[:3, :3]
-        return view.as_matrix() @ flip @ (scaled / np.linalg.norm(scaled, axis=0)) @ flip
 
 
 @dataclass(frozen=True)
@@ -152,7 +111,7 @@ class MediaPipeDetector:
         Looks at the whole picture; only where that shows no face, for one that fills the frame and in tiles for a
         small one. Raises InputError where the array is not such an image.
         """
-        _check(image)
+        check_picture(image)
         with contextlib.nullcontext() if self._has_read else _native_chatter_off():  # the first face warns, at times
             faces = self._detect(image)
         self._has_read = self._has_read or bool(faces)
@@ -168,7 +127,7 @@ class MediaPipeDetector:
 
     def score(self, image: np.ndarray) -> float:
         """The detector's best score, 0..1, for any face in the whole of `image`: what to tell where `detect` has none."""
-        _check(image)
+        check_picture(image)
         return max((s.score for s in self._search(image, _whole(image))), default=0.0)
 
     def refine(self, image: np.ndarray, face: Face, views: int = 8) -> Face:
@@ -177,7 +136,7 @@ class MediaPipeDetector:
         Measured on six portraits: 0.28% of the distance between the eyes of jitter becomes 0.07%. A view costs about
         8 ms. The matrix is that of the first view. Returns `face` itself where no crop shows it.
         """
-        _check(image)
+        check_picture(image)
         left, top, right, bottom = face.box
         home = _Square((left + right) / 2, (top + bottom) / 2, face.size, face.confidence)
         seen = []
@@ -245,23 +204,6 @@ class MediaPipeDetector:
             faces.append(Face(points, z * width / cut.scale[0], scores, np.array(matrix, np.float64), near.score))
         distance = [np.linalg.norm(f.points.mean(0) - (near.x, near.y)) for f in faces]
         return faces[int(np.argmin(distance))] if min(distance, default=np.inf) < near.side else None
-
-
-def follow(faces: list[Face], last: Face | None) -> Face | None:
-    """The face of a new frame that continues `last`: the one nearest to it. Without `last`, the first (the largest).
-
-    A face further away than `last` is large is another person: None.
-    """
-    if last is None or not faces:
-        return faces[0] if faces else None
-    centre = last.points.mean(0)
-    nearest = min(faces, key=lambda f: float(np.linalg.norm(f.points.mean(0) - centre)))
-    return nearest if np.linalg.norm(nearest.points.mean(0) - centre) < last.size else None
-
-
-def _check(image: np.ndarray) -> None:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise InputError(f"Face detection needs an RGB image (H, W, 3) of uint8, not {image.shape} {image.dtype}.")
 
 
 def _as_mediapipe(image: np.ndarray) -> mediapipe.Image:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..camera import Camera
 from ..errors import InputError
 from ..head import skinning
-from ..head.model import FLIP, HeadModel
+from ..head.model import FLIP, HeadModel, Landmarks
 from ..rotations import to_matrix
 
 
@@ -34,10 +34,15 @@ class LandmarkModel:
 
         Raises InputError for a head without embedded landmarks.
         """
-        marks = head.landmarks_dense
-        if marks is None:
+        if head.landmarks_dense is None:
             raise InputError(f"Head model '{head.name}' has no landmarks. Load it with load_head, which embeds them.")
+        return cls.at(head, n_shape, head.landmarks_dense)
+
+    @classmethod
+    def at(cls, head: HeadModel, n_shape: int, marks: Landmarks) -> "LandmarkModel":
+        """Any points on a head's surface with its first `n_shape` identity components, in float64 on the CPU."""
         head = head.to("cpu", torch.float64)
+        marks = Landmarks(*(x.cpu() for x in marks))
         basis = head.shape_basis[:n_shape]
         return cls(
             template=marks.on(head.template, head.faces),
@@ -56,14 +61,45 @@ class LandmarkModel:
         Args:
             shape: (S,). expression: (B, E). joints: (B, J - 1, 3) axis-angle.
         """
-        rest = self.template + torch.tensordot(shape, self.shape_basis, 1)
-        rest = rest + torch.tensordot(expression, self.expression_basis, 1)
-        skeleton = (self.skeleton + torch.tensordot(shape, self.skeleton_basis, 1)).expand(len(expression), -1, -1)
-        transforms = skinning.joint_transforms(skinning.with_root(joints), skeleton, self.parents)
+        rest, skeleton, transforms = self._at_rest(shape, expression, joints)
         blended = torch.einsum("lj,bjkm->blkm", self.skin_weights, transforms)
         flip = rest.new_tensor(FLIP)
         point = (blended[..., :3] @ rest[..., None])[..., 0] + blended[..., 3] - skeleton[:, :1]
         return point * flip, blended[..., :3] * flip[:, None]
+
+    def skeleton_shifts(self, joints: Tensor) -> Tensor:
+        """d landmark / d shape by way of the skeleton alone, (B, L, 3, S), with camera axes: joints (B, J - 1, 3) turn their
+        landmarks about places that the shape moves, and landmarks are counted from the root joint."""
+        b, s = len(joints), len(self.skeleton_basis)
+        turns = skinning.with_root(joints).repeat_interleave(s, 0)
+        basis = self.skeleton_basis.repeat(b, 1, 1)
+        shifts = skinning.joint_transforms(turns, basis, self.parents)[..., 3] - basis[:, :1]
+        moved = torch.einsum("lj,bsjx->blxs", self.skin_weights, shifts.reshape(b, s, -1, 3))
+        return moved * moved.new_tensor(FLIP)[:, None]
+
+    def spins(self, shape: Tensor, expression: Tensor, joints: Tensor, chosen: list[tuple[int, int]]) -> Tensor:
+        """d landmark / d joint angle, (B, L, 3, K), with camera axes, for K pairs (index into `joints`, axis).
+
+        The angle turns the joint further about an axis of the resting head, `exp(angle) joint`: the derivative is exact
+        where the joint's parents are unturned, as they are in a fit.
+        """
+        rest, skeleton, transforms = self._at_rest(shape, expression, joints)
+        axes = torch.eye(3, dtype=rest.dtype)
+        columns = []
+        for j, axis in chosen:
+            turn, shift = transforms[:, j + 1, :, :3], transforms[:, j + 1, :, 3]
+            arm = rest @ turn.transpose(1, 2) + shift[:, None] - skeleton[:, None, j + 1]
+            columns.append(torch.linalg.cross(axes[axis].expand_as(arm), arm) * self.skin_weights[:, j + 1, None])
+        if not columns:
+            return rest.new_zeros(*rest.shape, 0)
+        return torch.stack(columns, -1) * rest.new_tensor(FLIP)[:, None]
+
+    def _at_rest(self, shape: Tensor, expression: Tensor, joints: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Landmarks before skinning (B, L, 3), joints (B, J, 3) and their transforms (B, J, 3, 4), head frame."""
+        rest = self.template + torch.tensordot(shape, self.shape_basis, 1)
+        rest = rest + torch.tensordot(expression, self.expression_basis, 1)
+        skeleton = (self.skeleton + torch.tensordot(shape, self.skeleton_basis, 1)).expand(len(expression), -1, -1)
+        return rest, skeleton, skinning.joint_transforms(skinning.with_root(joints), skeleton, self.parents)
 
 
 def projection_jacobian(points: Tensor, camera: Camera) -> Tensor:

@@ -37,7 +37,8 @@ class _Heights:
     eyes_apart: float  # metres, at rest
 
     @classmethod
-    def of(cls, head: HeadModel, track: HeadTrack) -> "_Heights":
+    def of(cls, head: HeadModel, track: HeadTrack, reference: int = 0) -> "_Heights":
+        """`reference` is the frame in which the distance between the eyes is taken."""
         model = LandmarkModel.of(head, len(track.shape))
         shape, expression = track.shape.double().cpu(), track.expression.double().cpu()
         at_rest = torch.zeros(1, *track.joints.shape[1:], dtype=torch.float64)
@@ -50,7 +51,7 @@ class _Heights:
             y += head.dense.on(track.offsets.cpu(), head.faces.cpu())[:, 1]
         if track.landmark_offsets is not None:
             y += track.landmark_offsets[..., 1].cpu()
-        corners = model.posed(shape, expression[:1], at_rest)[0][0, [mp.RIGHT_EYE_CORNER, mp.LEFT_EYE_CORNER]]
+        corners = model.posed(shape, expression[[reference]], at_rest)[0][0, [mp.RIGHT_EYE_CORNER, mp.LEFT_EYE_CORNER]]
         return cls(y, float((corners[0] - corners[1]).norm()))
 
     def opening(self, pairs: Pairs) -> Tensor:
@@ -66,52 +67,77 @@ def _rate(head: HeadModel, name: str, pairs: Pairs) -> float:
     return float((rise[upper] - rise[lower]).mean())
 
 
-def _wanted_eye(driver: _Heights, source: _Heights, pairs: Pairs) -> Tensor:
-    """(T,) metres: the driver's share of its own opening in the first frame, of the source's."""
+def closing(head: HeadModel, still: HeadTrack) -> float:
+    """How much mouthClose, 0..1, brings the lips of a track's first frame together, jaw joint at rest.
+
+    0 where they meet already, and on heads without landmarks or that expression.
+    """
+    if head.landmarks_dense is None or "mouthClose" not in head.expression_names:
+        return 0.0
+    gap = float(_Heights.of(head, still[:1]).opening(_LIPS)[0])
+    return min(max(gap, 0.0) / -_rate(head, "mouthClose", _LIPS), 1.0)
+
+
+def _wanted_eye(driver: _Heights, source: _Heights, pairs: Pairs, reference: int) -> Tensor:
+    """(T,) metres: the driver's share of its own opening in the reference frame, of the source's."""
     opening = driver.opening(pairs).clamp(min=0)
-    share = (opening / opening[0].clamp(min=1e-4)).clamp(max=1.5)
+    share = (opening / opening[reference].clamp(min=1e-4)).clamp(max=1.5)
     return ((share - _CLOSED) / (1 - _CLOSED)).clamp(min=0) * source.opening(pairs).clamp(min=0)
 
 
-def _wanted_mouth(driver: _Heights, source: _Heights) -> Tensor:
+def _wanted_mouth(driver: _Heights, source: _Heights, reference: int) -> Tensor:
     """(T,) metres: the source's opening and the driver's change, in distances between the eyes."""
     opening = driver.opening(_LIPS).clamp(min=0)
-    change = _GAIN * (opening - opening[0]) * (source.eyes_apart / driver.eyes_apart)
+    change = _GAIN * (opening - opening[reference]) * (source.eyes_apart / driver.eyes_apart)
     return (source.opening(_LIPS).clamp(min=0) + change).clamp(min=0)
 
 
 def match_openings(
-    head: HeadModel, source: HeadTrack, driver: HeadTrack, target: HeadTrack, names: frozenset[str]
+    head: HeadModel,
+    source: HeadTrack,
+    driver: HeadTrack,
+    target: HeadTrack,
+    names: frozenset[str],
+    reference: int = 0,
 ) -> HeadTrack:
     """The target with its blinks and jawOpen set so that eyes and mouth are as open as the driver's, frame by frame.
 
     Args:
         names: which of eyeBlinkLeft, eyeBlinkRight and jawOpen may be set.
+        reference: the frame of driver and target that is the source.
 
-    Heads without ARKit's names or without landmarks are left as they are; so is a frame equal to the first.
+    Heads without ARKit's names or without landmarks are left as they are; so is a frame equal to the reference.
     """
     names = names & set(head.expression_names) & {*_LIDS, "jawOpen"}
     if head.landmarks_dense is None or not names:
         return target
-    seen = {"driver": _Heights.of(head, driver), "source": _Heights.of(head, source)}
+    seen = {"driver": _Heights.of(head, driver, reference), "source": _Heights.of(head, source)}
     now = _Heights.of(head, target)
     expression = target.expression.clone()
-    moved = (target.expression != target.expression[:1]).any(1)
+    rest = target.expression[reference]
+    moved = (target.expression != rest).any(1)
     if driver.landmark_offsets is not None:
-        moved |= (driver.landmark_offsets != driver.landmark_offsets[:1]).flatten(1).any(1).to(moved.device)
+        moved |= (driver.landmark_offsets != driver.landmark_offsets[reference]).flatten(1).any(1).to(moved.device)
     for name in sorted(names):
         pairs = _LIDS.get(name, _LIPS)
-        missing = (_wanted_mouth(**seen) if name == "jawOpen" else _wanted_eye(**seen, pairs=pairs)) - now.opening(pairs)
+        eyes = name in _LIDS
+        wanted = _wanted_eye(**seen, pairs=pairs, reference=reference) if eyes else _wanted_mouth(**seen, reference=reference)
+        missing = wanted - now.opening(pairs)
         if name == "jawOpen" and "mouthClose" in head.expression_names:  # the jaw is where it is: lips too far apart close
-            _add(head, expression, "mouthClose", missing.clamp(max=0), pairs, moved)
+            _add(head, expression, "mouthClose", missing.clamp(max=0), pairs, moved, rest)
             missing = missing.clamp(min=0)
-        _add(head, expression, name, missing, pairs, moved)
+        _add(head, expression, name, missing, pairs, moved, rest)
     return replace(target, expression=expression)
 
 
-def _add(head: HeadModel, expression: Tensor, name: str, missing: Tensor, pairs: Pairs, moved: Tensor) -> None:
-    """Change one expression (T, E), in place, by what gives the missing metres (T,) in the frames that `moved` (T,)."""
+def _add(
+    head: HeadModel, expression: Tensor, name: str, missing: Tensor, pairs: Pairs, moved: Tensor, rest: Tensor
+) -> None:
+    """Change one expression (T, E), in place, by what gives the missing metres (T,) in the frames that `moved` (T,).
+
+    It stays above 0, or above its value in `rest` (E,).
+    """
     i = head.expression_index(name)
     more = (missing / _rate(head, name, pairs)).to(expression)
-    least = min(float(expression[0, i]), 0.0)
+    least = min(float(rest[i]), 0.0)
     expression[:, i] = torch.where(moved, (expression[:, i] + more).clamp(least, _STRONGEST), expression[:, i])

@@ -1,52 +1,68 @@
-"""How much each observation and each parameter weighs in the fit. Found by measurement; see benchmarks/RESULTS.md."""
+"""What the fit expects before it looks: how far each landmark may be off, and what faces do. Found by measurement.
+
+Landmark errors are in hundredths of the distance between the eyes, expressions in parts, angles in radians.
+"""
 
 import torch
 from torch import Tensor
 
 from ..head.model import HeadModel
 from . import mediapipe_points as mp
+from .observations import N_LANDMARKS, N_SPARSE, Observations, all_landmarks
 
-SHAPE_PRIOR = 1.5
-EXPRESSION_PRIOR = 12.0
-EYE_PRIOR = 3.0
-JAW_PRIOR = 4.0
-ROTATION_TRUST = 400.0  # per radian
+NOISE = 1.3
+"""Standard deviation of a landmark, before the fit has estimated it."""
+LEAST_NOISE = 0.2
+ROBUST_SCALE = 3.0
+"""Standard deviations beyond which a residual counts less and less."""
+SHAPE = 1.0
+SCORED, UNSCORED = 0.083, 0.15
+"""Standard deviations of an expression about the detector's score, and about 0 where there is none."""
+EYE, JAW = 0.35, 0.25
+ROTATION_TRUST = 400.0
+"""1 / radians: how well the detector knows changes of the head's rotation within a clip."""
 DEPTH_SHARE = 0.15
-ROBUST_SCALE = 4.0
-"""Residuals are in hundredths of the distance between the eyes; one beyond this counts less and less."""
+"""Weight of the detector's relief over that of its points."""
 
-_EXPRESSION_FACTORS = {"eyeBlink": 0.6, "eyeLook": 6.0, "mouthClose": 3.0, "jawOpen": 15.0}
-"""MediaPipe's own score is a better judge of these than the landmarks (or, for a blink, a worse one)."""
+EXPRESSION_MOVES, BLINK_MOVES, GAZE_MOVES = 0.03, 0.5, 0.03
+ROTATION_MOVES, TRANSLATION_MOVES = 0.003, 0.001
+"""Standard deviations of accelerations a frame^2, at 25 frames a second, of parts, radians and metres."""
+STILLNESS = 3.0
+"""Standard deviation of velocities a frame over that of accelerations."""
+
+_SPREAD = 8e-3  # metres of disagreement between views that halve a landmark's variance
+_SCORED_FACTORS = {"eyeBlink": 1.7, "eyeLook": 0.17, "mouthClose": 0.33, "jawOpen": 0.067}
+"""Some scores are better judges than the landmarks; a blink's is a worse one."""
 
 
 def landmark_weights(head: HeadModel) -> Tensor:
-    """(478,) weights, float64: lower where the views disagreed on a landmark's place, higher at lips and eyelids."""
-    if head.landmark_spread is None:
-        weights = torch.ones(mp.N_POINTS, dtype=torch.float64)
-    else:
-        weights = 1 / (0.6 + 250 * head.landmark_spread.double().cpu().nan_to_num(nan=1e-2))
-    weights[list(mp.OVAL)] *= 0.4
-    weights[list(mp.OUTER_LIPS + mp.INNER_LIPS)] *= 1.6
-    weights[list(mp.LEFT_EYE + mp.RIGHT_EYE)] *= 1.6
-    weights[list(mp.IRISES)] *= 0.7
-    if head.landmarks_dense is not None:
-        weights[~head.landmarks_dense.found.cpu()] = 0
-    return weights
+    """(L,) 1 / relative standard deviation of each landmark, float64, median 1: less where the views disagreed on its
+    place on the head, 0 for one that the head lacks."""
+    weights = torch.ones(N_LANDMARKS, dtype=torch.float64)
+    dense = weights[: mp.N_POINTS]
+    if head.landmark_spread is not None:
+        dense /= (1 + (head.landmark_spread.double().cpu().nan_to_num(nan=1e-2) / _SPREAD) ** 2).sqrt()
+    dense[list(mp.OVAL)] *= 0.8
+    dense /= dense.median()
+    weights[-N_SPARSE:][:17] *= 0.4  # the jaw line slides along the contour
+    return weights * all_landmarks(head).found
 
 
 def depth_weights(weights: Tensor) -> Tensor:
-    """(478,) weights of the detector's relief, from those of the landmarks: less, and nothing at the oval, whose place on
-    the surface is least certain in depth, and at the irises, for which there is none."""
+    """(L,) weights of the detector's relief, from those of the landmarks: less, and nothing at the oval, whose place on
+    the surface is least certain in depth, and at the irises and the 68, for which there is none."""
     depth = DEPTH_SHARE * weights
     depth[list(mp.OVAL + mp.IRISES)] = 0
+    depth[-N_SPARSE:] = 0
     return depth
 
 
-def expression_prior(head: HeadModel) -> Tensor:
-    """(E,) weights, float64, that draw each expression coefficient to its expected value."""
-    prior = torch.full((head.n_expression,), EXPRESSION_PRIOR, dtype=torch.float64)
+def expression_weights(head: HeadModel, seen: Observations) -> Tensor:
+    """(n, E) 1 / standard deviation of each expression about `seen.scores`, float64."""
+    scored = torch.full((head.n_expression,), SCORED, dtype=torch.float64)
     for i, name in enumerate(head.expression_names):
-        for prefix, factor in _EXPRESSION_FACTORS.items():
+        for prefix, factor in _SCORED_FACTORS.items():
             if name.startswith(prefix):
-                prior[i] *= factor
-    return prior
+                scored[i] *= factor
+    unscored = UNSCORED if head.expression_names else 1.0  # components without names have unit variance
+    return 1 / torch.where(seen.scored, scored, unscored)

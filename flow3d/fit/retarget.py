@@ -13,6 +13,7 @@ from ..rotations import compose, inverse
 from ..track import HeadTrack
 from .arkit import on_head
 from .openings import match_openings
+from .parts import FACE_PARTS, expression_parts, joint_part
 
 Mode = Literal["relative", "absolute"]
 MODES: tuple[Mode, ...] = ("relative", "absolute")
@@ -23,14 +24,19 @@ counters jawOpen; `eyes` the eye joints with the eyeLook* expressions; `pose` th
 
 
 def retarget(
-    head: HeadModel, source: HeadTrack, driver: HeadTrack, mode: str = "relative", parts: Iterable[str] = PARTS
+    head: HeadModel,
+    source: HeadTrack,
+    driver: HeadTrack,
+    mode: str = "relative",
+    parts: Iterable[str] = PARTS,
+    reference: int = 0,
 ) -> HeadTrack:
     """The source's head doing what the driver does: a track as long as the driver, with the source's shape and camera.
 
-    relative: what the driver changes since its first frame is added to the source. Rotations compose,
-    `R(t) = R_drv(t) R_drv(0)^-1 R_src`; the head moves in the picture as the driver's does, measured in head sizes, and
-    its depth changes by the same ratio; eyes and mouth open as the driver's do (see `openings.py`). The first frame is the
-    source bit for bit.
+    relative: what the driver changes against its frame `reference` is added to the source. Rotations compose,
+    `R(t) = R_drv(t) R_drv(reference)^-1 R_src`; the head moves in the picture as the driver's does, measured in head
+    sizes, and its depth changes by the same ratio; eyes and mouth open as the driver's do (see `openings.py`). The
+    reference frame is the source bit for bit.
     absolute: the driver's rotation, joints and expression as they are; the head stands in the picture where the driver's
     does and is as large (both against the image's short side).
 
@@ -40,17 +46,22 @@ def retarget(
     Args:
         source: a track of one frame. driver: any track of the same head model, or a bundled motion, which fits every head.
         parts: names out of `PARTS`; the others stay as in the source.
+        reference: a frame of the driver, from 0; absolute mode does not use it.
 
-    Raises InputError for an unknown mode or part, a source of several frames, or tracks of different head models.
+    Raises InputError for an unknown mode or part, a source of several frames, a reference that the driver does not have,
+    or tracks of different head models.
     """
     parts = frozenset(parts)
     driver = on_head(driver, head)
-    _check(head, source, driver, mode, parts)
+    _check(head, source, driver, mode, parts, reference)
     driver = _like(driver, source)
     size_ratio = (_head_size(head, source) / _head_size(head, driver)).to(source.translation)
-    take_joints = torch.tensor([_joint_part(n) in parts for n in source.joint_names[1:]], device=source.joints.device)
-    take_expression = _taken_expressions(head, source, parts)
-    moved = _Relative(source, driver, size_ratio) if mode == "relative" else _Absolute(source, driver, size_ratio)
+    device = source.joints.device
+    take_joints = torch.tensor([joint_part(n) in parts for n in source.joint_names[1:]], device=device)
+    take_expression = torch.tensor([_part(p) in parts for p in expression_parts(head)], device=device)
+    moved: _Relative | _Absolute = _Absolute(source, driver, size_ratio)
+    if mode == "relative":
+        moved = _Relative(source, driver, size_ratio, reference)
     n = len(driver)
     expression = torch.where(take_expression, moved.expression(head), source.expression)
     joints = torch.where(take_joints[:, None], moved.joints(), source.joints)
@@ -72,34 +83,29 @@ def retarget(
     if mode == "absolute":
         return target
     free = {"eyeBlinkLeft", "eyeBlinkRight"} if "expression" in parts else set()
-    return match_openings(head, source, driver, target, frozenset(free | ({"jawOpen"} if "jaw" in parts else set())))
+    free |= {"jawOpen"} if "jaw" in parts else set()
+    return match_openings(head, source, driver, target, frozenset(free), reference)
 
 
 class _Relative:
-    """The driver's change since its first frame, on the source. Where nothing has changed the source's bits remain."""
+    """The driver's change against one of its frames, on the source. Where nothing has changed the source's bits remain."""
 
-    def __init__(self, source: HeadTrack, driver: HeadTrack, size_ratio: Tensor):
+    def __init__(self, source: HeadTrack, driver: HeadTrack, size_ratio: Tensor, reference: int):
         self.source, self.driver, self.size_ratio = source, driver, size_ratio
+        self.rest = driver[[reference]]
 
     def expression(self, head: HeadModel) -> Tensor:
-        start, now = self.source.expression, self.driver.expression
-        wanted = start + (now - now[:1])
+        start = self.source.expression
+        wanted = start + (self.driver.expression - self.rest.expression)
         if not head.expression_names:
             return wanted
         return wanted.clamp(start.clamp(max=0), start.clamp(min=1))  # named components are 0..1
 
-    def _turned(self, source: Tensor, driver: Tensor) -> Tensor:
-        """(1, ..., 3) and (T, ..., 3) axis-angle to (T, ..., 3)."""
-        first = driver[:1].expand_as(driver)
-        start = source.expand_as(driver)
-        still = (driver == first).all(-1, keepdim=True)
-        return torch.where(still, start, compose(driver, inverse(first), start))
-
     def joints(self) -> Tensor:
-        return self._turned(self.source.joints, self.driver.joints)
+        return _turned(self.source.joints, self.driver.joints, self.rest.joints)
 
     def rotation(self) -> Tensor:
-        return self._turned(self.source.rotation, self.driver.rotation)
+        return _turned(self.source.rotation, self.driver.rotation, self.rest.rotation)
 
     def translation(self) -> Tensor:
         """The same shift in the picture in units of the head's size in it; the depth in proportion.
@@ -107,17 +113,24 @@ class _Relative:
         A head of size s at depth z measures f s / z pixels, so the shift `d(x / z) f` is `d(x / z) z / s` head sizes: the
         focal lengths drop out.
         """
-        start, now = self.source.translation, self.driver.translation
-        side, depth = now[:, :2] / now[:, 2:], now[:, 2:] / now[:1, 2:]
-        shift = (side - side[:1]) * now[:1, 2:] * self.size_ratio
+        start, now, rest = self.source.translation, self.driver.translation, self.rest.translation
+        depth = now[:, 2:] / rest[:, 2:]
+        shift = (now[:, :2] / now[:, 2:] - rest[:, :2] / rest[:, 2:]) * rest[:, 2:] * self.size_ratio
         return torch.cat([(start[:, :2] + shift) * depth, start[:, 2:] * depth], 1)
 
     def offsets(self, name: str) -> Tensor | None:
         start, now = getattr(self.source, name), getattr(self.driver, name)
         if now is None:
             return _repeated(start, len(self.driver))
-        change = (now - now[:1]) * self.size_ratio
+        change = (now - getattr(self.rest, name)) * self.size_ratio
         return change if start is None else start + change
+
+
+def _turned(start: Tensor, now: Tensor, rest: Tensor) -> Tensor:
+    """`now rest^-1 start`, axis-angle (1, ..., 3), (T, ..., 3) and (1, ..., 3) to (T, ..., 3)."""
+    start, rest = start.expand_as(now), rest.expand_as(now)
+    still = (now == rest).all(-1, keepdim=True)
+    return torch.where(still, start, compose(now, inverse(rest), start))
 
 
 class _Absolute:
@@ -150,13 +163,19 @@ class _Absolute:
         return change if start is None else start + change
 
 
-def _check(head: HeadModel, source: HeadTrack, driver: HeadTrack, mode: str, parts: frozenset[str]) -> None:
+def _check(
+    head: HeadModel, source: HeadTrack, driver: HeadTrack, mode: str, parts: frozenset[str], reference: int
+) -> None:
     if mode not in MODES:
         raise InputError(f"Retarget: there is no mode '{mode}'. Choose one of {', '.join(MODES)}.")
     if parts - PARTS:
         raise InputError(f"Retarget: unknown part {', '.join(sorted(parts - PARTS))}. There are {', '.join(sorted(PARTS))}.")
     if len(source) != 1:
         raise InputError(f"Retarget: the source track has {len(source)} frames, not 1. Choose one frame of it.")
+    if not 0 <= reference < len(driver):
+        raise InputError(
+            f"Retarget: the reference frame is {reference}, but the driver has {len(driver)} frames, 0 to {len(driver) - 1}."
+        )
     digests = {t.head_digest for t in (source, driver) if t.head_digest}
     same_size = source.expression.shape[1] == driver.expression.shape[1] and source.joint_names == driver.joint_names
     if len(digests) > 1 or not same_size:
@@ -190,20 +209,9 @@ def _head_size(head: HeadModel, track: HeadTrack) -> Tensor:
     return (v - v.mean(0)).square().sum(-1).mean().sqrt()
 
 
-def _joint_part(name: str) -> str:
-    return "jaw" if name == "jaw" else "eyes" if "eye" in name else "pose"
-
-
-def _taken_expressions(head: HeadModel, source: HeadTrack, parts: frozenset[str]) -> Tensor:
-    """(E,) bool: the components whose part is taken."""
-    names = head.expression_names or ("",) * head.n_expression
-
-    def part(name: str) -> str:
-        if name.startswith("jaw") or name == "mouthClose":
-            return "jaw"
-        return "eyes" if name.startswith("eyeLook") else "expression"
-
-    return torch.tensor([part(n) in parts for n in names], device=source.expression.device)
+def _part(part: str) -> str:
+    """The parts of the face are one here."""
+    return "expression" if part in FACE_PARTS else part
 
 
 def _repeated(x: Tensor | None, n: int) -> Tensor | None:

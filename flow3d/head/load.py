@@ -1,8 +1,6 @@
 """Head models by name or file: the open head, our safetensors, and FLAME as pickle, npz or safetensors."""
 
-import io
 import json
-import math
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -10,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.lib import format as npy
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..errors import Flow3DError, InputError
+from ..io.arrays import npy_array
 from ..io.files import written
 from ..paths import cache_folder, find_weight
 from .check import fault_of
@@ -145,26 +143,12 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
                         raise InputError(
                             f"{path.name}: {key}: {members[key].file_size:,} bytes are too many for a head."
                         )
-                    arrays[key] = _npy(bundle.read(members[key]))
+                    arrays[key] = npy_array(bundle.read(members[key]))
     except InputError:
         raise
     except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
         raise InputError(f"{path.name}: not a readable npz file, or one of Python objects ({error}).") from error
     return arrays
-
-
-def _npy(data: bytes) -> np.ndarray:
-    """One array of an npz file. Raises ValueError where it is not one of numbers, or its header lies."""
-    stream = io.BytesIO(data)
-    version = npy.read_magic(stream)
-    header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = header(stream)
-    if dtype.kind not in "biuf":
-        raise ValueError(f"an array of {dtype}")
-    body = data[stream.tell() :]
-    if math.prod(shape) * dtype.itemsize != len(body):
-        raise ValueError(f"an array declared as {shape} {dtype} with {len(body):,} bytes of data")
-    return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def landmark_files(path: Path, head: HeadModel) -> tuple[Path, Path]:
