@@ -41,18 +41,12 @@ class LandmarkModel:
     @classmethod
     def at(cls, head: HeadModel, n_shape: int, marks: Landmarks) -> "LandmarkModel":
         """Any points on a head's surface with its first `n_shape` identity components, in float64 on the CPU."""
-        head = head.to("cpu", torch.float64)
+        head = head.to("cpu")
         marks = Landmarks(*(x.cpu() for x in marks))
-        basis = head.shape_basis[:n_shape]
-        return cls(
-            template=marks.on(head.template, head.faces),
-            shape_basis=marks.on(basis, head.faces),
-            expression_basis=marks.on(head.expression_basis, head.faces),
-            skin_weights=marks.on(head.skin_weights, head.faces),
-            skeleton=head.joint_regressor @ head.template,
-            skeleton_basis=torch.einsum("jv,svx->sjx", head.joint_regressor, basis),
-            parents=head.parents,
-        )
+        basis, regressor = head.shape_basis[:n_shape], head.joint_regressor
+        on_marks = (marks.on(x, head.faces) for x in (head.template, basis, head.expression_basis, head.skin_weights))
+        skeleton = (regressor @ head.template, torch.einsum("jv,svx->sjx", regressor, basis))
+        return cls(*(x.double() for x in (*on_marks, *skeleton)), parents=head.parents)
 
     def posed(self, shape: Tensor, expression: Tensor, joints: Tensor) -> tuple[Tensor, Tensor]:
         """Landmarks (B, L, 3) less the root joint, with camera axes, before the head's pose; and the linear part
@@ -68,14 +62,14 @@ class LandmarkModel:
         return point * flip, blended[..., :3] * flip[:, None]
 
     def skeleton_shifts(self, joints: Tensor) -> Tensor:
-        """d landmark / d shape by way of the skeleton alone, (B, L, 3, S), with camera axes: joints (B, J - 1, 3) turn their
+        """d landmark / d shape by way of the skeleton alone, (B, L, 3, S) float32, with camera axes: joints (B, J - 1, 3) turn their
         landmarks about places that the shape moves, and landmarks are counted from the root joint."""
         b, s = len(joints), len(self.skeleton_basis)
         turns = skinning.with_root(joints).repeat_interleave(s, 0)
         basis = self.skeleton_basis.repeat(b, 1, 1)
         shifts = skinning.joint_transforms(turns, basis, self.parents)[..., 3] - basis[:, :1]
-        moved = torch.einsum("lj,bsjx->blxs", self.skin_weights, shifts.reshape(b, s, -1, 3))
-        return moved * moved.new_tensor(FLIP)[:, None]
+        shifts = (shifts * shifts.new_tensor(FLIP)).float().reshape(b, s, -1, 3).permute(0, 2, 3, 1)
+        return (self.skin_weights.float() @ shifts.flatten(2)).reshape(b, -1, 3, s)
 
     def spins(self, shape: Tensor, expression: Tensor, joints: Tensor, chosen: list[tuple[int, int]]) -> Tensor:
         """d landmark / d joint angle, (B, L, 3, K), with camera axes, for K pairs (index into `joints`, axis).

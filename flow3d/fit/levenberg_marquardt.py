@@ -21,6 +21,7 @@ from .observations import Observations, all_landmarks
 
 MAX_SHAPE = 120
 _FIRST_DAMPING = 1e-3
+_ENOUGH = 3.0  # of the cost, in squared standard deviations: a step that gains less is the last
 _BOUND_PASSES = 3  # an unknown at its bound moves the others, which may meet theirs
 _MAX_SHAPE_SIGMA = 3.0
 _FOCAL = 0.25  # standard deviation of the logarithm of the focal length, where it is solved for
@@ -249,7 +250,7 @@ class Solver:
         blocks = [_times_basis(to_rest, self._expression)]
         blocks += [(projection @ (turn[:, None] @ joints)).float(), (projection @ spin).float(), projection.float()]
         if joint:
-            shifts = self.model.skeleton_shifts(x.joints).float()
+            shifts = self.model.skeleton_shifts(x.joints)
             blocks.append(_times_basis(to_rest, self._shape) + (projection @ turn[:, None]).float() @ shifts)
         if joint > self.n_shape:
             column = torch.zeros(*placed.shape[:2], rows, 1)
@@ -293,8 +294,11 @@ class Solver:
             trial = self._stepped(x, self._frame_step(system, x, damping))
             new = self.cost(shared, trial, seen)
             better = new <= cost
+            gained = float(torch.where(better, cost - new, 0).max())
             x, cost = trial.where(better, x), torch.where(better, new, cost)
             damping = torch.where(better, damping * 0.1, damping * 10).clamp(1e-9, 1e6)
+            if bool(better.all()) and gained < _ENOUGH:
+                break
         return x
 
     def _frame_step(self, system: Normal, x: Pose, damping: Tensor) -> Tensor:
@@ -331,10 +335,13 @@ class Solver:
             system.gradient[:, -3:] -= determined[:, None] * x.translation / distance**2
             common, own = self._joint_step(system, x, damping)
             trial = self._shared_stepped(shared, common), self._stepped(x, own)
-            if self._joint_cost(*trial, seen, determined) <= self._joint_cost(shared, x, seen, determined):
-                (shared, x), damping = trial, max(damping * 0.1, 1e-9)
-            else:
+            before, after = self._joint_cost(shared, x, seen, determined), self._joint_cost(*trial, seen, determined)
+            if after > before:
                 damping *= 10
+                continue
+            (shared, x), damping = trial, max(damping * 0.1, 1e-9)
+            if before - after < _ENOUGH:
+                break
         return shared, x
 
     def _determined(self, system: Normal, x: Pose, seen: Observations) -> Tensor:

@@ -12,7 +12,8 @@ from .observations import N_LANDMARKS, N_SPARSE, Observations, all_landmarks
 
 NOISE = 1.3
 """Standard deviation of a landmark, before the fit has estimated it."""
-LEAST_NOISE = 0.2
+LEAST_NOISE = 1.0
+"""What is estimated at least: a detector errs alike from frame to frame, which its residuals do not show."""
 ROBUST_SCALE = 3.0
 """Standard deviations beyond which a residual counts less and less."""
 SHAPE = 1.0
@@ -25,7 +26,7 @@ DEPTH_SHARE = 0.15
 """Weight of the detector's relief over that of its points."""
 
 EXPRESSION_MOVES, BLINK_MOVES, GAZE_MOVES = 0.03, 0.5, 0.03
-ROTATION_MOVES, TRANSLATION_MOVES = 0.003, 0.001
+ROTATION_MOVES, TRANSLATION_MOVES = 0.0025, 0.001
 """Standard deviations of accelerations a frame^2, at 25 frames a second, of parts, radians and metres."""
 STILLNESS = 3.0
 """Standard deviation of velocities a frame over that of accelerations."""

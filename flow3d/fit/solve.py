@@ -31,8 +31,8 @@ from .temporal import Channels, in_time
 Progress = Callable[[int, int], None]
 """Called with (done, total); it may raise to cancel."""
 
-_KEY_FRAMES = 48
-_ROUNDS = 2  # of fit and estimate of the noise
+_KEY_FRAMES = (8, 48)  # first for a guess, and for the level of the noise
+_JOINT_STEPS = 8
 _BATCH = 64
 _RIGHT_CORNER68, _LEFT_CORNER68 = 36, 45  # of iBUG's 68 points
 _UNSURE_ERROR = 5.0  # hundredths of the distance between the eyes: an error of this size halves the confidence
@@ -91,17 +91,18 @@ def _solve(
 ) -> _Fit:
     """Shape and focal length from the key frames, the noise as they show it, then every frame."""
     shared = solver.shared_start()
-    keys = torch.linspace(0, len(seen) - 1, min(len(seen), _KEY_FRAMES)).round().long().unique()
-    x = solver.pose_steps(shared, solver.start(seen[keys]), seen[keys], 5)
-    for _ in range(_ROUNDS):
-        shared, x = solver.joint_steps(shared, x, seen[keys], 6, solve_focal)
+    for most in _KEY_FRAMES:
+        keys = torch.linspace(0, len(seen) - 1, min(len(seen), most)).round().long().unique()
+        x = solver.pose_steps(shared, solver.start(seen[keys]), seen[keys], 5)
+        x = solver.frame_steps(shared, x, seen[keys], 2)
+        shared, x = solver.joint_steps(shared, x, seen[keys], _JOINT_STEPS, solve_focal)
         solver = solver.with_noise(solver.noise_level(shared, x, seen[keys]))
     seen = _with_trusted_rotation(seen, keys, x, measured)
+    near = _filled(x, keys, len(seen))
     done: list[Pose] = []
     for first in range(0, len(seen), _BATCH):
         part = seen[first : first + _BATCH]
-        y = solver.pose_steps(shared, solver.start(part), part, 4)
-        done.append(solver.frame_steps(shared, y, part, 4))
+        done.append(solver.frame_steps(shared, solver.pose_steps(shared, near[first : first + _BATCH], part, 2), part, 3))
         if progress:
             progress(min(first + _BATCH, len(seen)), len(seen))
     fields = Pose.__dataclass_fields__
