@@ -8,7 +8,6 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from ..flow3d.camera import Camera
-from ..flow3d.fit import mediapipe_points as mp
 from ..flow3d.fit.faces import Face
 from ..flow3d.head.model import HeadModel
 from ..flow3d.track import HeadTrack
@@ -55,8 +54,17 @@ def person(head: HeadModel, random: np.random.Generator, frames: int) -> HeadTra
     for name in ("left_eye", "right_eye"):
         joints[:, head.joint_names.index(name) - 1, :2] = gaze
     place = _smooth_noise(random, frames, 3, 20) * (0.04, 0.04, 0.06) + (0.0, 0.1, 1.0)
-    tensors = (torch.from_numpy(x).float() for x in (shape, expression, joints, rotation, place))
-    return HeadTrack(*tensors, camera=camera(), joint_names=head.joint_names, head_name=head.name, head_digest=head.digest)
+    return HeadTrack(
+        shape=torch.from_numpy(shape).float(),
+        expression=torch.from_numpy(expression).float(),
+        joints=torch.from_numpy(joints).float(),
+        rotation=torch.from_numpy(rotation).float(),
+        translation=torch.from_numpy(place).float(),
+        camera=camera(),
+        joint_names=head.joint_names,
+        head_name=head.name,
+        head_digest=head.digest,
+    )
 
 
 def detections(head: HeadModel, track: HeadTrack, random: np.random.Generator, noise: float = NOISE) -> list[Face]:
@@ -78,6 +86,3 @@ def sample(head: HeadModel, seed: int, frames: int, noise: float = NOISE) -> Sam
 def moved(head: HeadModel, truth: HeadTrack) -> torch.Tensor:
     """(T, V, 3) metres: what the expression moves on the neutral head."""
     return torch.tensordot(truth.expression, head.expression_basis, 1)
-
-
-EYES = (mp.RIGHT_EYE_CORNER, mp.LEFT_EYE_CORNER)

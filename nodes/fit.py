@@ -1,6 +1,6 @@
 """FLAME Fit: the head in a photo or in the frames of a video."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -168,7 +168,7 @@ def _no_face(frame: int, count: int, detector: FaceDetector, image: np.ndarray) 
     )
 
 
-def overlay(clip: Clip, head: HeadModel, track: HeadTrack, most: int) -> Tensor:
+def overlay(clip: Clip, head: HeadModel, track: HeadTrack, faces: Sequence[Face | None], most: int) -> Tensor:
     """The fitted head over `most` of the pictures, evenly spread (0: all), as an IMAGE of at most 768 pixels a side."""
     n = len(track)
     shown = set(np.linspace(0, n - 1, min(most or n, n)).round().astype(int).tolist())
@@ -181,7 +181,9 @@ def overlay(clip: Clip, head: HeadModel, track: HeadTrack, most: int) -> Tensor:
         if i not in shown:
             continue
         small = image if scale == 1 else cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        drawn[done] = to_image(draw_head(small, head, track[i : i + 1].vertices(head)[0], camera))
+        face = faces[i]
+        seen = None if face is None else face.points * (width / clip.width, height / clip.height)
+        drawn[done] = to_image(draw_head(small, head, track[i : i + 1].vertices(head)[0], camera, seen))
         done += 1
         report(done, len(shown))
         if done == len(shown):
@@ -292,6 +294,15 @@ class FLAMEFit(io.ComfyNode):
                     tooltip="From ComfyUI's own Detect Face Landmarks (MediaPipe), for the same pictures; no detector is used "
                     "then. Leave its missing frame fallback at 'empty'.",
                 ),
+                io.Boolean.Input(
+                    "solve_field_of_view",
+                    default=False,
+                    optional=True,
+                    label_on="solved",
+                    label_off="as given",
+                    tooltip="Take the field of view, in degrees, for a first guess and solve for it with the shape. It pays for "
+                    "faces close to a wide lens; from afar the picture hardly tells, and the guess stays.",
+                ),
             ],
             outputs=[
                 Track.Output(display_name="track", tooltip="The head in every frame: metres, radians, camera frame."),
@@ -329,6 +340,7 @@ class FLAMEFit(io.ComfyNode):
         detector: str = MEDIAPIPE_DETECTOR,
         landmarks_file: str = NO_FILE,
         face_landmarks: dict | None = None,
+        solve_field_of_view: bool = False,
     ) -> io.NodeOutput:
         finite("FLAME Fit", fps=fps, field_of_view=field_of_view, min_confidence=min_confidence)
         one_of("FLAME Fit", "missing frames", missing_frames, MISSING)
@@ -342,9 +354,9 @@ class FLAMEFit(io.ComfyNode):
         ):
             faces, told = find_faces(clip, opened, missing_frames, choice, cuts)
             camera = Camera.from_field_of_view(clip.width, clip.height, field_of_view)
-            track, fit = fit_track(head, faces, camera, clip.fps, progress())
+            track, fit = fit_track(head, faces, camera, clip.fps, progress(), solve_field_of_view)
             if missing_frames == HOLD:
                 track = held(track)
                 fit = replace(fit, missing=())
                 told += [f"no face in {faces.count(None)} frames, the last pose held"] if None in faces else []
-            return io.NodeOutput(track, overlay(clip, head, track, overlay_frames), "; ".join([str(fit), *told]))
+            return io.NodeOutput(track, overlay(clip, head, track, faces, overlay_frames), "; ".join([str(fit), *told]))

@@ -44,9 +44,15 @@ class LandmarkModel:
         head = head.to("cpu")
         marks = Landmarks(*(x.cpu() for x in marks))
         basis, regressor = head.shape_basis[:n_shape], head.joint_regressor
-        on_marks = (marks.on(x, head.faces) for x in (head.template, basis, head.expression_basis, head.skin_weights))
-        skeleton = (regressor @ head.template, torch.einsum("jv,svx->sjx", regressor, basis))
-        return cls(*(x.double() for x in (*on_marks, *skeleton)), parents=head.parents)
+        return cls(
+            template=marks.on(head.template, head.faces).double(),
+            shape_basis=marks.on(basis, head.faces).double(),
+            expression_basis=marks.on(head.expression_basis, head.faces).double(),
+            skin_weights=marks.on(head.skin_weights, head.faces).double(),
+            skeleton=(regressor @ head.template).double(),
+            skeleton_basis=torch.einsum("jv,svx->sjx", regressor, basis).double(),
+            parents=head.parents,
+        )
 
     def posed(self, shape: Tensor, expression: Tensor, joints: Tensor) -> tuple[Tensor, Tensor]:
         """Landmarks (B, L, 3) less the root joint, with camera axes, before the head's pose; and the linear part

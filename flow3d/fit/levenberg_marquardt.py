@@ -14,7 +14,6 @@ from torch import Tensor
 from ..camera import Camera
 from ..head.model import FLIP, HeadModel, Landmarks
 from ..rotations import compose, inverse, to_matrix
-from . import mediapipe_points as mp
 from . import priors
 from .landmark_model import LandmarkModel, place, projection_jacobian
 from .observations import Observations, all_landmarks
