@@ -16,7 +16,7 @@ from ..head.model import FLIP, HeadModel, Landmarks
 from ..rotations import compose, inverse, to_matrix
 from . import priors
 from .landmark_model import LandmarkModel, place, projection_jacobian
-from .observations import Observations, all_landmarks
+from .observations import CONTOUR, SPARSE, Observations, all_landmarks
 
 MAX_SHAPE = 120
 _FIRST_DAMPING = 1e-3
@@ -90,7 +90,9 @@ class Solver:
 
     def __init__(self, head: HeadModel, camera: Camera, seen: Observations, eye_distance: float, noise: float = priors.NOISE):
         weights = priors.landmark_weights(head)
-        self.landmarks = (seen.known.any(0) & (weights > 0)).nonzero()[:, 0]
+        known = seen.known.any(0)
+        known[CONTOUR] = bool(known[SPARSE].any())
+        self.landmarks = (known & (weights > 0)).nonzero()[:, 0]
         marks = all_landmarks(head)
         self.model = LandmarkModel.at(head, MAX_SHAPE, Landmarks(*(x[self.landmarks] for x in marks)))
         self.head, self.camera = head, camera

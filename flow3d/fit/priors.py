@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..head.model import HeadModel
 from . import mediapipe_points as mp
-from .observations import N_LANDMARKS, N_SPARSE, Observations, all_landmarks
+from .observations import CONTOUR, N_LANDMARKS, SPARSE, Observations, all_landmarks
 
 NOISE = 1.3
 """Standard deviation of a landmark, before the fit has estimated it."""
@@ -32,6 +32,7 @@ STILLNESS = 3.0
 """Standard deviation of velocities a frame over that of accelerations."""
 
 _SPREAD = 8e-3  # metres of disagreement between views that halve a landmark's variance
+_CONTOUR = 0.5  # weight of the 68 points' jaw line, which slides along the face
 _SCORED_FACTORS = {"eyeBlink": 1.7, "eyeLook": 0.17, "mouthClose": 0.33, "jawOpen": 0.067}
 """Some scores are better judges than the landmarks; a blink's is a worse one."""
 
@@ -45,7 +46,8 @@ def landmark_weights(head: HeadModel) -> Tensor:
         dense /= (1 + (head.landmark_spread.double().cpu().nan_to_num(nan=1e-2) / _SPREAD) ** 2).sqrt()
     dense[list(mp.OVAL)] *= 0.8
     dense /= dense.median()
-    weights[-N_SPARSE:][:17] *= 0.4  # the jaw line slides along the contour
+    weights[SPARSE][:17] *= _CONTOUR
+    weights[CONTOUR] *= _CONTOUR
     return weights * all_landmarks(head).found
 
 
@@ -54,7 +56,7 @@ def depth_weights(weights: Tensor) -> Tensor:
     the surface is least certain in depth, and at the irises and the 68, for which there is none."""
     depth = DEPTH_SHARE * weights
     depth[list(mp.OVAL + mp.IRISES)] = 0
-    depth[-N_SPARSE:] = 0
+    depth[mp.N_POINTS :] = 0
     return depth
 
 

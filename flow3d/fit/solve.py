@@ -23,7 +23,7 @@ from . import mediapipe_points as mp
 from . import priors
 from .faces import Face
 from .levenberg_marquardt import Pose, Shared, Solver
-from .observations import Observations, observe
+from .observations import Observations, observe, with_contour
 from .offsets import landmark_residuals, personal_offsets
 from .smoothing import interpolate, interpolate_rotations
 from .temporal import Channels, in_time
@@ -94,10 +94,12 @@ def _solve(
     for most in _KEY_FRAMES:
         keys = torch.linspace(0, len(seen) - 1, min(len(seen), most)).round().long().unique()
         x = solver.pose_steps(shared, solver.start(seen[keys]), seen[keys], 5)
-        x = solver.frame_steps(shared, x, seen[keys], 2)
-        shared, x = solver.joint_steps(shared, x, seen[keys], _JOINT_STEPS, solve_focal)
-        solver = solver.with_noise(solver.noise_level(shared, x, seen[keys]))
-    seen = _with_trusted_rotation(seen, keys, x, measured)
+        part = with_contour(seen[keys], x.rotation)
+        x = solver.frame_steps(shared, x, part, 2)
+        part = with_contour(seen[keys], x.rotation)
+        shared, x = solver.joint_steps(shared, x, part, _JOINT_STEPS, solve_focal)
+        solver = solver.with_noise(solver.noise_level(shared, x, part))
+    seen = _with_trusted_rotation(with_contour(seen, _filled(x, keys, len(seen)).rotation), keys, x, measured)
     near = _filled(x, keys, len(seen))
     done: list[Pose] = []
     for first in range(0, len(seen), _BATCH):
