@@ -12,12 +12,12 @@ from .observations import CONTOUR, N_LANDMARKS, SPARSE, Observations, all_landma
 
 NOISE = 1.3
 """Standard deviation of a landmark, before the fit has estimated it."""
-LEAST_NOISE = 1.0
+LEAST_NOISE = 0.85
 """What is estimated at least: a detector errs alike from frame to frame, which its residuals do not show."""
 ROBUST_SCALE = 3.0
 """Standard deviations beyond which a residual counts less and less."""
 SHAPE = 1.0
-SCORED, UNSCORED = 0.083, 0.15
+SCORED, UNSCORED = 0.083, 0.18
 """Standard deviations of an expression about the detector's score, and about 0 where there is none."""
 EYE, JAW = 0.35, 0.25
 ROTATION_TRUST = 400.0
