@@ -6,14 +6,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from scipy.signal import find_peaks
 
 from comfyui_flow3d.flow3d.camera import Camera
 from comfyui_flow3d.flow3d.fit.edit import edit_track
-from comfyui_flow3d.flow3d.head.model import INNER_MOUTH, HeadModel, Landmarks
+from comfyui_flow3d.flow3d.head.model import EYEBALLS, INNER_MOUTH, HeadModel, Landmarks
 from comfyui_flow3d.flow3d.render.rasterize import rasterize
 from comfyui_flow3d.flow3d.render.shade import shade
 from comfyui_flow3d.flow3d.track import HeadTrack
 from comfyui_flow3d.flow3d.warp.fields import pull_push, sample, smoothstep
+from comfyui_flow3d.flow3d.warp.iris import find_iris, whole_iris
 from comfyui_flow3d.flow3d.warp.renderer import FlowWarp
 from comfyui_flow3d.flow3d.warp.surface import SourceSurface, loose_level
 
@@ -188,3 +190,179 @@ def test_a_head_without_an_inner_mouth_or_masks(open_head: HeadModel, image, sou
     points = target.camera.project(bare.dense.on(target.vertices(bare), bare.faces))[0].numpy()
     x, y = ((points[13] + points[14]) / 2).astype(int)
     assert frame[y, x].max() < 60 and mask[y, x] > 200
+
+
+SKIN, WHITE, IRIS, PUPIL = (205, 150, 120), (236, 234, 230), (70, 95, 120), (20, 18, 16)
+
+
+def looking(head: HeadModel, track: HeadTrack) -> tuple[np.ndarray, np.ndarray]:
+    """A render of a plain skin with eyes whose irises are fixed to the eyeballs' mesh, and what each pixel shows: 0 other,
+    1 white, 2 iris, 3 pupil."""
+    vertices = track.vertices(head)
+    size = (track.camera.height, track.camera.width)
+    fragments = rasterize(vertices, head.faces, track.camera)
+    triangle, bary = fragments.triangle[0].numpy(), fragments.bary[0].numpy()
+    image = np.full((*size, 3), 128, np.uint8)
+    image[triangle >= 0] = SKIN
+    kind = np.zeros(size, int)
+    rest = head.template.numpy()
+    ball = (triangle >= 0) & (head.face_parts.numpy()[triangle] == EYEBALLS)
+    points = np.einsum("nca,nc->na", rest[head.faces.numpy()[triangle[ball]]], bary[ball])
+    centres = np.stack([sphere_centre(rest[head.masks[name].numpy()]) for name in ("left_eyeball", "right_eyeball")])
+    away = points - centres[(np.linalg.norm(points[:, None] - centres, axis=-1)).argmin(1)]
+    angle = np.degrees(np.arccos(away[:, 2] / np.linalg.norm(away, axis=1)))
+    kind[ball] = 1 + (angle < 20) + (angle < 8)
+    for value, colour in ((1, WHITE), (2, IRIS), (3, PUPIL)):
+        image[kind == value] = colour
+    return cv2.GaussianBlur(image, (0, 0), 0.7), kind
+
+
+def sphere_centre(points: np.ndarray) -> np.ndarray:
+    return np.linalg.lstsq(np.c_[2 * points, np.ones(len(points))], (points**2).sum(1), rcond=None)[0][:3]
+
+
+@pytest.fixture(scope="module")
+def near(source: HeadTrack) -> HeadTrack:
+    """The same head in a larger picture."""
+    return replace(source, camera=Camera.from_field_of_view(768, 768))
+
+
+@pytest.mark.parametrize("edit", [{"gazeYaw": 25}, {"gazeYaw": -25}, {"gazePitch": -12}, {"yaw": 15, "gazeYaw": -20}])
+def test_the_iris_turns_whole(open_head: HeadModel, near: HeadTrack, edit):
+    """Against a render of the eyes so turned: the iris is where the truth has it, and as large."""
+    photo, _ = looking(open_head, near)
+    target = edit_track(open_head, near, edit)
+    _, kind = looking(open_head, target)
+    frame, _ = FlowWarp(open_head, photo, near).frame(target)
+    inner = cv2.erode((kind > 0).astype(np.uint8), np.ones((3, 3))) > 0
+    dark = inner & (frame.astype(int).sum(-1) < 440)
+    middle = photo.shape[1] // 2
+    for side in (np.s_[:, :middle], np.s_[:, middle:]):
+        found, wanted = np.argwhere(dark[side]), np.argwhere((inner & (kind >= 2))[side])
+        assert np.abs(found.mean(0) - wanted.mean(0)).max() < 1.0
+        assert 0.85 < len(found) / len(wanted) < 1.15
+
+
+@pytest.mark.parametrize("edit", [{"gazeYaw": 25}, {"gazeYaw": -25}, {"gazePitch": 12}])
+def test_what_the_iris_left_is_white(open_head: HeadModel, near: HeadTrack, edit):
+    """It has the colour of the photo's own eye whites, not of the skin, and the mask says that it is made up."""
+    photo, before = looking(open_head, near)
+    target = edit_track(open_head, near, edit)
+    _, kind = looking(open_head, target)
+    frame, mask = FlowWarp(open_head, photo, near).frame(target)
+    bared = (cv2.erode((kind == 1).astype(np.uint8), np.ones((5, 5))) > 0) & (before >= 2)
+    assert bared.sum() > 40 and (mask[bared] > 200).mean() > 0.9
+    colour = np.median(frame[bared], 0)
+    assert np.abs(colour - WHITE).max() < 30 < np.abs(colour - SKIN).max()
+    assert np.ptp(colour) < 15
+
+
+def test_still_eyes_stay(open_head: HeadModel, near: HeadTrack):
+    """A moving mouth leaves the eyes as they are."""
+    photo, kind = looking(open_head, near)
+    frame, mask = FlowWarp(open_head, photo, near).frame(edit_track(open_head, near, {"jawOpen": 0.5}))
+    inner = cv2.erode((kind > 0).astype(np.uint8), np.ones((5, 5))) > 0
+    assert np.abs(frame.astype(int) - photo)[inner].max() < 12 and not mask[inner].any()
+
+
+def disc(centre: tuple[float, float], radius: float) -> np.ndarray:
+    """(60, 90, 3) an eye: a dark disc with a darker middle on white."""
+    y, x = np.mgrid[:60, :90] + 0.5
+    away = np.hypot(x - centre[0], y - centre[1])[..., None]
+    image = np.where(away < 0.4 * radius, PUPIL, np.where(away < radius, IRIS, WHITE)).astype(np.float32)
+    return cv2.GaussianBlur(image, (0, 0), 0.8)
+
+
+@pytest.mark.parametrize(("shift", "factor"), [((0, 0), 1.0), ((2.5, -2), 0.8), ((-2, 1), 1.1)])
+def test_find_iris(shift, factor):
+    """From landmarks that miss it by a little, or are too small, as on drawn faces."""
+    radius, centre = 14.0, np.array([43.3, 31.7])
+    marks = centre + shift + factor * radius * np.array([[0, 0], [1, 0], [0, -1], [-1, 0], [0, 1]])
+    found, size = find_iris(disc(centre, radius), np.ones((60, 90), bool), marks.astype(np.float32))
+    assert np.abs(found - centre).max() < 1.0 and size == pytest.approx(radius, rel=0.07)
+
+
+def test_whole_iris():
+    """Under a lid and a shadowless highlight of another colour, the disc is what it was."""
+    truth = disc((45, 30), 14)
+    y, x = np.mgrid[:60, :90].astype(np.float32) + 0.5
+    photo, seen = truth.copy(), np.ones((60, 90), np.float32)
+    photo[:27], seen[:27] = SKIN, 0
+    whole, made = whole_iris(photo, seen, np.stack([x, y], -1), np.float32([45, 30]), 14, np.float32([0, 1]))
+    on = np.hypot(x - 45, y - 30) < 13
+    assert np.abs(whole - truth)[on].mean() < 3 and np.array_equal(made > 0.5, seen < 0.5)
+
+
+def test_a_grey_photo_has_a_grey_mouth_with_teeth_apart(open_head: HeadModel, near: HeadTrack):
+    """The lines between the front teeth are as far apart as teeth are wide: 8.6 mm in the mean."""
+    grey = np.repeat(cv2.cvtColor(patterned(open_head, near), cv2.COLOR_RGB2GRAY)[..., None], 3, 2)
+    target = edit_track(open_head, near, {"jawOpen": 0.3, "mouthUpperUpLeft": 1, "mouthUpperUpRight": 1})
+    frame, mask = FlowWarp(open_head, grey, near).frame(target)
+    painted = frame[mask > 250].astype(int)
+    assert np.ptp(painted, axis=1).max() <= 3
+    vertices = target.vertices(open_head)
+    triangle = rasterize(vertices, open_head.faces, target.camera).triangle[0].numpy()
+    teeth = (triangle >= 0) & open_head.masks["upper_teeth"][open_head.faces].all(-1).numpy()[triangle] & (mask > 250)
+    row = np.where(teeth, frame[..., 0].astype(float), 0).max(0)[teeth.sum(0) > 4]
+    lines, _ = find_peaks(-row, prominence=6)
+    middle = np.abs(lines - len(row) / 2).argmin()
+    depth = float(vertices[0, open_head.masks["upper_teeth"], 2].amin())
+    width = np.diff(lines)[middle - 1 : middle + 1] * depth / target.camera.focal
+    assert 3 <= len(lines) <= 7 and np.abs(width - 0.0086).max() < 0.0012
+
+
+def test_a_wide_open_mouth_shows_a_tongue(open_head: HeadModel, near: HeadTrack):
+    """Lighter in front than in the throat, and on each side of its groove than in it."""
+    target = edit_track(open_head, near, {"jawOpen": 1})
+    frame, mask = FlowWarp(open_head, patterned(open_head, near), near).frame(target)
+    marks = target.camera.project(open_head.dense.on(target.vertices(open_head), open_head.faces))[0].numpy()
+    (x, top), bottom = marks[13], marks[14, 1]
+    light = cv2.GaussianBlur(frame.astype(np.float32).mean(-1), (0, 0), 1.0)
+    rows = [int(top + share * (bottom - top)) for share in (0.3, 0.58)]
+    beside = [light[rows[1], int(x) + side] for side in (-9, 9)]
+    assert light[rows[0], int(x)] < 0.6 * min(beside)
+    assert light[rows[1], int(x)] < 0.92 * min(beside)
+
+
+def whereabouts(head: HeadModel, track: HeadTrack, edit: dict[str, float]) -> np.ndarray:
+    """(H, W, 2) where each pixel of a frame comes from, told by a photo whose colours are its own coordinates."""
+    y, x = np.mgrid[: track.camera.height, : track.camera.width]
+    scale = 255 / max(x.max(), y.max())
+    photo = np.stack([x, y, y], -1) * scale
+    frame, _ = FlowWarp(head, photo.round().astype(np.uint8), track).frame(edit_track(head, track, edit))
+    return frame[..., :2] / scale
+
+
+@pytest.mark.parametrize("yaw", [-30, 30])
+def test_the_far_side_is_no_streak(open_head: HeadModel, source: HeadTrack, yaw: int):
+    """Beside the far cheek the photo goes on at its own pace: a band of it is not one line drawn out."""
+    target = edit_track(open_head, source, {"yaw": yaw})
+    came = whereabouts(open_head, source, {"yaw": yaw})
+    drawn = rasterize(target.vertices(open_head), open_head.faces, target.camera).triangle[0].numpy() >= 0
+    marks = target.camera.project(open_head.dense.on(target.vertices(open_head), open_head.faces))[0].numpy()
+    side = 1 if yaw > 0 else -1
+    pace = []
+    for row in range(int(marks[1, 1]) - 6, int(marks[1, 1]) + 7):
+        columns = np.flatnonzero(drawn[row])
+        edge = columns.max() if side > 0 else columns.min()
+        pace.append(abs(came[row, edge + side * 19, 0] - came[row, edge + side * 4, 0]) / 15)
+    assert 0.4 < np.mean(pace) < 1.6
+
+
+def test_hair_rolls_with_the_head(open_head: HeadModel, source: HeadTrack):
+    """Well above the crown the picture turns as the head does."""
+    roll = np.radians(25)
+    came = whereabouts(open_head, source, {"roll": 25})
+    target = edit_track(open_head, source, {"roll": 25})
+    before, after = (
+        t.camera.project(open_head.dense.on(t.vertices(open_head), open_head.faces))[0].numpy() for t in (source, target)
+    )
+    (a, b), (c, d) = before[10] - before[152], after[10] - after[152]
+    sign = np.sign(a * d - b * c)
+    turn = np.array([[np.cos(roll), sign * np.sin(roll)], [-sign * np.sin(roll), np.cos(roll)]])
+    above = after[10] + 1.8 * (after[10] - after[9])
+    for sideways in (-25, 0, 25):
+        point = above + turn.T @ (sideways, 0)
+        wanted = before[10] + turn @ (point - after[10])
+        x, y = point.round().astype(int)
+        assert np.abs(came[y, x] - wanted).max() < 9

@@ -9,12 +9,13 @@ from ..camera import Camera
 from ..fit import mediapipe_points as mp
 from ..head.model import INNER_MOUTH, HeadModel
 from .fields import Array, blur_within, sample, smoothstep
+from .oral import OralCavity, Palette, Place
 from .surface import SourceSurface
 from .window import Drawn
 
 _LIP = (0.003, 0.008)  # metres from the skin's edge: where lip ends
-_LIT, _DEEP = 0.010, 0.024  # metres behind the lips: where the light begins to fall, and falls to 1/e from there
 _CHEEKS = (50, 280, 205, 425)  # MediaPipe landmarks on plain skin
+_WARM = np.array([0.04, 0.02, -0.06])  # of enamel in a picture with full colours
 _SKULL_FIXED = "upper_teeth"
 
 
@@ -40,8 +41,9 @@ class MouthInterior:
         self.anchor_pixels = camera.project(torch.from_numpy(surface.vertices[self.anchor])).numpy()
         self.eye_distance = float(np.linalg.norm(marks[mp.RIGHT_EYE_CORNER] - marks[mp.LEFT_EYE_CORNER]))
         self.shown = self._shown(marks)
-        lip = _lip_level(head)[:, None]
-        self.table = np.concatenate([self._colours(head, marks), surface.pixels, lip], 1).astype(np.float32)
+        self.cavity = OralCavity(head)
+        self.palette = self._palette(marks)
+        self.table = np.concatenate([self.cavity.table, surface.pixels, _lip_level(head)[:, None]], 1)
 
     def _shown(self, marks: Array) -> Array:
         """(H, W) 0..1: where the photo shows the inside of the mouth."""
@@ -54,55 +56,70 @@ class MouthInterior:
             mask = cv2.erode(mask, np.ones((3, 3), np.uint8), iterations=inset)
         return cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), max(0.7, self.eye_distance / 90))
 
-    def _colours(self, head: HeadModel, marks: Array) -> Array:
-        """(V, 3) what each vertex of the inner mouth looks like in the photo's light."""
+    def _palette(self, marks: Array) -> Palette:
         skin = np.median(_at(self.image, marks[list(_CHEEKS)]), 0)
         lips = np.median(_at(self.image, marks[list(mp.OUTER_LIPS)]), 0)
         shown = self.image[self.shown > 0.7]
-        enamel = 0.4 * skin + 0.6 * skin.mean()
+        colourful = min(2.5 * float(np.ptp(skin)) / max(float(skin.max()), 1.0), 1.0)
+        tint = 0.2 * (skin / max(float(skin.mean()), 1.0) - 1) + _WARM * colourful
+        enamel = (1.18 * skin.mean() * (1 + tint)).clip(0, 250)
         if len(shown) > 20:
             bright = shown[shown.sum(1) >= np.quantile(shown.sum(1), 0.6)].mean(0)
             enamel = np.maximum(bright, 0.5 * enamel)
-        colours = np.tile(lips * 0.45, (len(head.template), 1)).astype(np.float32)
-        for name, colour in (("upper_teeth", enamel), ("lower_teeth", 0.8 * enamel), ("tongue", 0.5 * lips + 0.25 * skin)):
-            if name in head.masks:
-                colours[head.masks[name].numpy()] = colour
-        lip_z = head.dense.on(head.template, head.faces)[list(mp.INNER_LIPS), 2].mean()
-        depth = (float(lip_z) - head.template[:, 2].numpy()).clip(0)
-        return colours * np.exp(-(depth - _LIT).clip(0) / _DEEP)[:, None].astype(np.float32)
+        return Palette(enamel, lips, skin)
 
-    def paint(self, colour: NDArray[np.uint8], here: Array, vertices: Array, inside: Drawn) -> Array:
+    def paint(self, colour: NDArray[np.uint8], here: Array, vertices: Array, marks: Array, inside: Drawn) -> Array:
         """Paint the pixels where the inner mouth shows.
 
         Args:
             colour: (h, w, 3) the frame so far, changed in place. here: (h, w, 2) photo coordinates of its pixels.
-            vertices: (V, 3) the target head in the camera frame. inside: its inner mouth as it is drawn.
+            vertices: (V, 3) the target head in the camera frame. marks: (478, 2) its landmarks in the photo's pixels.
+            inside: its inner mouth as it is drawn.
 
         Returns:
             (n,) 0..1: how much of each pixel was painted rather than taken from the photo.
         """
+        if len(inside.at) == 0:
+            return np.zeros(0, np.float32)
         values = inside.blend(self.table)
-        painted, skin, lip = values[:, :3], values[:, 3:5], values[:, 5:]
+        skin, lip = values[:, -3:-1], values[:, -1:]
         now = self.camera.project(torch.from_numpy(vertices[self.anchor])).numpy()
         back = _affine(now, self.anchor_pixels)
-        source = here.reshape(-1, 2)[inside.at] @ back[:2] + back[2]
+        pixels = here.reshape(-1, 2)[inside.at]
+        place = _place(pixels, marks, float(vertices[self.anchor, 2].mean()) / self.camera.focal)
+        painted = self._smoothed(self.cavity.colours(values, place, self.palette), inside.at, here.shape[:2])
+        source = pixels @ back[:2] + back[2]
         share = sample(self.shown, source)[:, None]
-        photo = sample(self.image, source, cv2.INTER_CUBIC)
-        mixed = self._smoothed(painted, inside.at, here.shape[:2]) * (1 - share) + photo * share
+        mixed = painted + (sample(self.image, source, cv2.INTER_CUBIC) - painted) * share
         mixed = mixed + (sample(self.image, skin, cv2.INTER_CUBIC) - mixed) * lip
         colour.reshape(-1, 3)[inside.at] = mixed.clip(0, 255).astype(np.uint8)
         return (1 - share[:, 0]) * (1 - lip[:, 0])
 
     def _smoothed(self, painted: Array, at: NDArray[np.int64], size: tuple[int, int]) -> Array:
-        """Painted colours (n, 3) at flat pixels `at` of a window, blurred among themselves: the teeth's mesh is coarse."""
-        if len(at) == 0:
-            return painted
+        """Painted colours (n, 3) at flat pixels `at` of a window, blurred among themselves: as sharp as the photo's face."""
         y, x = np.divmod(at, size[1])
         y, x = y - y.min(), x - x.min()
         patch = np.zeros((y.max() + 1, x.max() + 1, 3), np.float32)
         weight = np.zeros(patch.shape[:2], np.float32)
         patch[y, x], weight[y, x] = painted, 1
-        return blur_within(patch, weight, max(0.6, self.eye_distance / 50))[y, x]
+        return blur_within(patch, weight, max(0.6, self.eye_distance / 170))[y, x]
+
+
+def _place(pixels: Array, marks: Array, scale: float) -> Place:
+    """Where pixels (n, 2) lie between the lips of landmarks (478, 2); `scale` is a pixel's side in metres."""
+    right, left = marks[mp.INNER_LIP_UPPER[0]], marks[mp.INNER_LIP_UPPER[-1]]
+    along = (left - right) / max(float(np.linalg.norm(left - right)), 1e-6)
+    down = np.array([-along[1], along[0]], np.float32)
+
+    def curve(names: tuple[int, ...]) -> tuple[Array, Array]:
+        points = marks[list(names)] - right
+        return points @ along, points @ down
+
+    x, y = (pixels - right) @ along, (pixels - right) @ down
+    upper, lower = (np.interp(x, *curve(names)) for names in (mp.INNER_LIP_UPPER, mp.INNER_LIP_LOWER))
+    opening = float((marks[mp.LOWER_LIP] - marks[mp.UPPER_LIP]) @ down)
+    across = 2 * x / max(float(np.linalg.norm(left - right)), 1e-6) - 1
+    return Place(across, (y - upper) * scale, (lower - y) * scale, opening * scale, scale)
 
 
 def _lip_level(head: HeadModel) -> Array:

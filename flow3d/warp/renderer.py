@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from ..head.model import HeadModel
-from ..rotations import angle, compose, inverse
 from ..track import HeadTrack
-from .fields import Array, blur_within, smoothstep
 from .eyelids import Eyelids
+from .eyes import Eyes
+from .fields import Array, blur_within, smoothstep
 from .mouth import MouthInterior
 from .surface import SourceSurface, feature_level, loose_level
-from .surroundings import NONE, Surroundings
+from .surroundings import Surroundings, reach
 from .window import Drawn, HeadDrawing, Window
 
 _BODY = 0.35  # share of the head's translation that the body takes
@@ -43,12 +43,14 @@ class FlowWarp:
         self.root = head.skin_weights[:, :1]
         self.loose = loose_level(head)[:, None]
         self.plain = (1 - self.loose) * (1 - feature_level(head)[:, None])
-        pixels, root = self.camera.project(vertices).numpy(), self.root[:, 0].numpy()
+        self.pixels = pixels = self.camera.project(vertices).numpy()
+        root = self.root[:, 0].numpy()
         marks = self._marks(vertices)
         self.head_width = float(np.ptp(pixels[root < 0.1, 0]))
         foot = pixels[root >= min(0.5, float(root.max()))].mean(0)
         self.surroundings = Surroundings(self._solid(vertices), marks, foot, self.head_width)
         self.eyelids = Eyelids(image, marks)
+        self.eyes = Eyes(head, image, self.surface.vertices, marks, source)
         self.mouth = MouthInterior(head, image, self.surface, marks, self.camera)
 
     def _marks(self, vertices: torch.Tensor) -> Array:
@@ -79,33 +81,40 @@ class FlowWarp:
         image, mask = self.image.copy(), np.zeros(self.image.shape[:2], np.uint8)
         if np.abs(vertices.numpy() - self.surface.vertices).max() < _STILL:
             return image, mask
-        seen_in_either = np.concatenate([self.camera.project(vertices).numpy(), self.surface.pixels])
-        window = Window.about(seen_in_either, (NONE + 0.1) * self.head_width, self.camera.width, self.camera.height)
+        now = self.camera.project(vertices).numpy()
+        moved = np.linalg.norm(now - self.pixels, axis=1)[self.root[:, 0].numpy() < 0.1].mean()
+        fading = reach(float(moved) / self.head_width)
+        seen_in_either = np.concatenate([now, self.surface.pixels])
+        window = Window.about(seen_in_either, (fading[1] + 0.1) * self.head_width, self.camera.width, self.camera.height)
         outside, inside = self.drawing.draw(vertices, window.camera(self.camera))
         here = window.pixels()
-        flow, filled, drawn_out = self._flow(window, here, outside, target)
+        flow, filled, drawn_out = self._flow(window, here, outside, target, fading)
         colour = cv2.remap(
             self.image, here + flow - np.float32(0.5), None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
         )
         _blend_blurred(colour, drawn_out, _BLUR * self.head_width)
-        filled.ravel()[inside.at] = self.mouth.paint(colour, here, vertices.numpy(), inside)
-        _soften(colour, _edges(flow, inside.at))
+        self.eyes.paint(colour, filled, here, vertices.numpy(), outside, target)
         marks = self._marks(vertices)
+        filled.ravel()[inside.at] = self.mouth.paint(colour, here, vertices.numpy(), marks, inside)
+        _soften(colour, _edges(flow, inside.at))
         self.eyelids.draw(colour, marks - np.array([window.left, window.top], np.float32))
         window.of(image)[:] = colour
         window.of(mask)[:] = (255 * filled.clip(0, 1)).astype(np.uint8)
         return image, mask
 
-    def _turned(self, target: HeadTrack) -> float:
-        """0..1: how far the head has turned away from the photo's view."""
-        turn = angle(compose(target.rotation[0], inverse(self.source.rotation[0])))
-        return float(smoothstep(np.degrees(turn.numpy()), *_TURN))
+    def _turn(self, target: HeadTrack) -> Array:
+        """(3, 3) the head's turn in the camera frame, from the target to the photo."""
+        there, here = (cv2.Rodrigues(track.rotation[0].numpy().astype(np.float64))[0] for track in (target, self.source))
+        return (here @ there.T).astype(np.float32)
 
-    def _flow(self, window: Window, here: Array, drawn: Drawn, target: HeadTrack) -> tuple[Array, Array, Array]:
+    def _flow(
+        self, window: Window, here: Array, drawn: Drawn, target: HeadTrack, fading: tuple[float, float]
+    ) -> tuple[Array, Array, Array]:
         """What to add to each pixel of the window to come to its place in the photo (h, w, 2); how much of what stands
         there the photo never showed (h, w); and how much of that is the face's own surface, drawn out (h, w)."""
         surface = self.surface
-        firm = self._turned(target) * self.plain
+        turn = self._turn(target)
+        firm = smoothstep(np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1))), *_TURN) * self.plain
         pixels = surface.pixels + firm * (surface.turned_pixels - surface.pixels)
         values = drawn.blend(np.concatenate([pixels, surface.seen[:, None], self.loose], 1).astype(np.float32))
         flow = np.zeros_like(here)
@@ -116,11 +125,19 @@ class FlowWarp:
         loose.ravel()[drawn.at] = values[:, 3]
         shift = (target.translation[0] - self.source.translation[0]).numpy()
         body = (-_BODY * shift[:2] * self.camera.focal / float(self.source.translation[0, 2])).astype(np.float32)
-        around, stretched = self.surroundings.motion(window, flow, seen, on_head, body)
+        size = float(target.translation[0, 2] / self.source.translation[0, 2])
+        plane = _in_plane(turn) * np.float32(size)
+        around, stretched = self.surroundings.motion(window, flow, seen, on_head, body, plane, fading)
         own = (on_head * (seen + (1 - seen) * (1 - loose)))[..., None]
         unseen = (1 - smoothstep(seen, 0, _SEEN)) * on_head + stretched * (1 - on_head)
         drawn_out = unseen * on_head * (1 - loose)
         return flow * own + around * (1 - own), unseen, drawn_out
+
+
+def _in_plane(turn: Array) -> Array:
+    """(2, 2) the part of a turn (3, 3) that is about the line of sight."""
+    cos, sin = turn[0, 0] + turn[1, 1], turn[1, 0] - turn[0, 1]
+    return np.array([[cos, -sin], [sin, cos]], np.float32) / np.float32(max(float(np.hypot(cos, sin)), 1e-6))
 
 
 def _blend_blurred(colour: NDArray[np.uint8], share: Array, sigma: float) -> None:

@@ -14,13 +14,23 @@ from .fields import Array, blur_within, pull_push, smoothstep
 from .window import Window
 
 _CELL = 1 / 64  # head widths a side of the grid's cells, but two pixels at least
-_FULL, NONE = 0.12, 0.9  # head widths from the head: where its motion begins to fade, and has faded
+_FULL, _NONE = 0.12, 0.9  # head widths from the head: where its motion begins to fade, and has faded
+_FAR = 0.25  # head widths that a head moves before both are put farther out
+_FULL_FARTHER, _NONE_FARTHER = 0.5, 2.0  # by so much for each head width beyond that: a steep fade drags spikes
 _BORDER = 0.15  # head widths from the picture's border within which motion fades
 _CORNER = 0.125  # of the picture's sides: the top corners, which stay as they are
 _ABOVE_BROW, _PUSHED = -0.35, -0.05  # head widths below the eyes: where the far side begins to be hidden, and is
 _PUSH = 1.2  # of the way to the photo's contour, which the fit may miss by a little
+_SIDEWAYS = 3.0  # a way out over the chin counts as so much longer than one over the cheek
+_BESIDE = 2.5  # cells from the head
 _PUSH_BLUR = 0.02  # head widths
 _DRAWN_OUT = (0.3, 0.5)  # share of the area kept: filled below, as it was above
+
+
+def reach(moved: float) -> tuple[float, float]:
+    """Where the motion of a head that moves by `moved` begins to fade, and has faded; all in head widths."""
+    beyond = max(moved - _FAR, 0.0)
+    return _FULL + _FULL_FARTHER * beyond, _NONE + _NONE_FARTHER * beyond
 
 
 class Surroundings:
@@ -35,7 +45,7 @@ class Surroundings:
         self.height, self.width = solid.shape
         self.head_width = head_width
         self.cell = max(2, round(_CELL * head_width))
-        nearest = distance_transform_edt(solid, return_distances=False, return_indices=True)
+        nearest = distance_transform_edt(solid, sampling=(_SIDEWAYS, 1), return_distances=False, return_indices=True)
         y, x = np.indices(solid.shape)
         self.way_out = np.stack([nearest[1] - x, nearest[0] - y], -1).astype(np.float32)
         self.eyes = marks[[mp.RIGHT_EYE_CORNER, mp.LEFT_EYE_CORNER]].mean(0)
@@ -43,12 +53,15 @@ class Surroundings:
         self.chin, self.neck = float(np.linalg.norm(chin)) / head_width, float(np.linalg.norm(neck)) / head_width
         self.down = (neck / max(float(np.linalg.norm(neck)), 1e-6)).astype(np.float32)
 
-    def motion(self, window: Window, flow: Array, seen: Array, on_head: Array, body: Array) -> tuple[Array, Array]:
+    def motion(
+        self, window: Window, flow: Array, seen: Array, on_head: Array, body: Array, plane: Array, fading: tuple[float, float]
+    ) -> tuple[Array, Array]:
         """Where the surroundings come from.
 
         Args:
             flow: (h, w, 2) where the head's pixels come from, less where they are. seen: (h, w) 0..1 how far to
-                believe it. on_head: (h, w) 0 or 1. body: (2,) the flow of the shoulders.
+                believe it. on_head: (h, w) 0 or 1. body: (2,) the flow of the shoulders. plane: (2, 2) the head's turn and
+            growth in the picture's plane, from target to photo: so its motion goes on. fading: as of `reach`.
 
         Returns:
             The flow around (and under) the head (h, w, 2), and (h, w) 0..1 where it draws the photo out so far that
@@ -60,16 +73,18 @@ class Surroundings:
         confidence = cv2.resize(seen, grid, interpolation=cv2.INTER_AREA)
         head = cv2.resize(on_head, grid, interpolation=cv2.INTER_AREA)
         known = cv2.resize(flow * seen[..., None], grid, interpolation=cv2.INTER_AREA)
-        field = pull_push(known / np.maximum(confidence, 1e-4)[..., None], confidence)
         y, x = np.mgrid[: grid[1], : grid[0]].astype(np.float32) + 0.5
         here = np.stack([x * cell[0] + window.left, y * cell[1] + window.top], -1)
+        turned = (here - self.eyes) @ (plane - np.eye(2, dtype=np.float32)).T
+        field = pull_push(known / np.maximum(confidence, 1e-4)[..., None] - turned, confidence) + turned
         away = cv2.distanceTransform((head < 0.5).astype(np.uint8), cv2.DIST_L2, 5) * cell.mean() / self.head_width
         below = ((here - self.eyes) @ self.down) / self.head_width
         shoulders = smoothstep(below, self.neck - 0.25, self.neck + 0.2) * smoothstep(away, 0.0, 0.25)
         field = field + (body - field) * shoulders[..., None]
-        fade = (1 - smoothstep(away, _FULL, NONE)) * np.maximum(self._free(here), head)
-        field = field * fade[..., None]
-        field = (field + self._push(here + field, below, 1 - head)).astype(np.float32)
+        beside = (away > 0) & (away < _BESIDE * self.cell / self.head_width)
+        field = field + self._carried(self._push(here + field, below), beside.astype(np.float32))
+        fade = (1 - smoothstep(away, *fading)) * np.maximum(self._free(here), head)
+        field = (field * fade[..., None]).astype(np.float32)
         size = (width, height)
         return (
             cv2.resize(field, size, interpolation=cv2.INTER_LINEAR),
@@ -83,16 +98,20 @@ class Surroundings:
         corner = np.maximum(side / self.width, here[..., 1] / self.height)
         return smoothstep(border, 0, _BORDER * self.head_width) * smoothstep(corner, _CORNER, 2 * _CORNER)
 
-    def _push(self, source: Array, below: Array, outside: Array) -> Array:
-        """What must be added beside the head so that no pixel there shows what is on the photo's head: the far side has
-        turned away. From the forehead to the chin; higher up the bald contour lies within the hair, which it would tear."""
+    def _push(self, source: Array, below: Array) -> Array:
+        """What must be added to the sources (h, w, 2) of places beside the head so that none is on the photo's head: the far
+        side has turned away. From the forehead to the chin; higher up the bald contour lies within the hair."""
         way = cv2.remap(
             self.way_out, (source - 0.5).astype(np.float32), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
         level = smoothstep(below, _ABOVE_BROW, _PUSHED) * (1 - smoothstep(below, self.chin - 0.05, self.chin + 0.05))
-        way = blur_within(way, outside, max(_PUSH_BLUR * self.head_width / self.cell, 0.3))
-        beside = cv2.dilate((outside > 0.5).astype(np.float32), np.ones((5, 5)))  # the head's edge lies within a cell
-        return _PUSH * way * (level * beside)[..., None]
+        return _PUSH * way * level[..., None]
+
+    def _carried(self, push: Array, beside: Array) -> Array:
+        """The push of the places beside the head (h, w, 0 or 1) carried on to all others, so that the contour takes along
+        what is around it: pushing each place by itself would bring a whole band to one line of the photo."""
+        near = blur_within(push, beside, max(_PUSH_BLUR * self.head_width / self.cell, 0.3))
+        return pull_push(near * beside[..., None], beside)
 
 
 def _stretch(flow: Array, cell: Array) -> Array:
