@@ -58,6 +58,11 @@ class HeadTrack:
             )
             if tuple(getattr(self, name).shape) != shape
         ]
+        wrong += [
+            f"{name} has {len(value)} frames, not {t}"
+            for name in PER_FRAME
+            if (value := getattr(self, name)) is not None and len(value) != t
+        ]
         if wrong:
             raise ValueError("HeadTrack: " + "; ".join(wrong))
         if self.confidence is None:

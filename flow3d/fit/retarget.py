@@ -78,6 +78,9 @@ def retarget(
         fps=driver.fps,
         confidence=driver.confidence,
         state=driver.state,
+        error=driver.error,
+        rotation_deviation=driver.rotation_deviation,
+        translation_deviation=driver.translation_deviation,
         **surface,
     )
     if mode == "absolute":
