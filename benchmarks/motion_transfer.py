@@ -125,7 +125,7 @@ def judge(pair: str, driver: np.ndarray, output: np.ndarray, known: np.ndarray |
             ok = ok and depth >= BLINK_DEPTH
         if name == "jawOpen" and pair.split(":")[0] in OPEN_MOUTHED:
             ok = None
-        rows.append(Row(pair, name, correlation, float(slope), float(depth), ok))
+        rows.append(Row(pair, name, correlation, float(slope), float(depth), None if ok is None else bool(ok)))
     return rows
 
 
