@@ -267,7 +267,8 @@ def demo(args: list[str]) -> int:
 def test(args: list[str]) -> int:
     comfyui = find_comfyui()
     python = environment("demo,test", comfyui)
-    env = {**os.environ, "FLOW3D_RUN": "test", **({"COMFYUI_PATH": str(comfyui)} if comfyui else {})}
+    # Threads that wait for each other must not spin: on two busy cores that costs many times the work itself.
+    env = {"OMP_WAIT_POLICY": "passive", **os.environ, "FLOW3D_RUN": "test", **({"COMFYUI_PATH": str(comfyui)} if comfyui else {})}
     return call([python, "-m", "pytest", *args], cwd=ROOT, env=env)
 
 
