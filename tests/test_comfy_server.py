@@ -411,9 +411,9 @@ def test_a_track_is_saved_in_the_output_folder_only(server: "Server", prefix: st
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("../custom_nodes/x.safetensors", "is not a .safetensors file in ComfyUI's input or output folder."),
-        ("../secret.safetensors [output]", "is not a .safetensors file in ComfyUI's input or output folder."),
-        ("x.pkl", "is not a .safetensors file in ComfyUI's input or output folder."),
+        ("../custom_nodes/x.safetensors", "is no .safetensors, .csv, .npz, .pkl, .mat file in ComfyUI's input or output folder."),
+        ("../secret.safetensors [output]", "is no .safetensors, .csv, .npz, .pkl, .mat file in ComfyUI's input or output folder."),
+        ("x.exe", "is no .safetensors, .csv, .npz, .pkl, .mat file in ComfyUI's input or output folder."),
         ("nowhere.safetensors", "there is no 'nowhere.safetensors'."),
         ("motion: waltz", "There is no bundled motion 'waltz'."),
     ],
