@@ -76,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("-o", "--output", type=Path, required=True, metavar="TRACK.safetensors")
     fit.add_argument("--overlay", type=Path, metavar="OUT.mp4|OUT.jpg", help="also draw the head over the input")
     _face_arguments(fit, "INPUT")
+    fit.add_argument("--photometric", action="store_true", help="refine the fit against the pictures (about 1 s a frame)")
     fit.add_argument("--cuts", default="new track", metavar="WHAT", help="at a cut: new track (default), error, or ignore")
     _head_argument(fit)
 
@@ -281,7 +282,9 @@ def fit_command(options: argparse.Namespace) -> None:
     given = None if options.landmarks is None else GivenFaces(read_landmarks(options.landmarks))
     with _bars() as bars, Detector() as detector:
         head = _load_head(options.head, bars)
-        fitted = open_driver(head, options.input, lambda: given or detector(), None, bars, who, options.cuts)
+        fitted = open_driver(
+            head, options.input, lambda: given or detector(), None, bars, who, options.cuts, options.photometric
+        )
         if options.overlay is not None:
             _write_overlay(head, options.input, fitted.track, options.overlay, bars)
         save_track(fitted.track, options.output)

@@ -13,6 +13,7 @@ from .errors import InputError
 from .fit.edit import Edit, edit_track
 from .fit.faces import Face, FaceDetector
 from .fit.people import NEW_TRACK, Choice, Follower, Person, border_note, choose, notes
+from .fit.photometric import refine_photometric
 from .fit.retarget import retarget
 from .fit.solve import fit_track
 from .head.model import HeadModel
@@ -69,21 +70,36 @@ def sized(image: NDArray[np.uint8], size: int | None) -> NDArray[np.uint8]:
 
 
 def fit_portrait(
-    head: HeadModel, image: NDArray[np.uint8], faces: list[Face], name: str = "the picture", choice: Choice | None = None
+    head: HeadModel,
+    image: NDArray[np.uint8],
+    faces: list[Face],
+    name: str = "the picture",
+    choice: Choice | None = None,
+    photometric: bool = False,
 ) -> Portrait:
-    """Fit the first of the faces found in an image, which is `choice` (None: the largest). Raises InputError for none."""
+    """Fit the first of the faces found in an image, which is `choice` (None: the largest), to its landmarks and, where
+    asked, to the image itself. Raises InputError for none.
+    """
     if not faces:
         raise InputError(f"{name}: no face found. Use a picture where the face is larger, upright and unhidden.")
     height, width = image.shape[:2]
     track, fit = fit_track(head, faces[:1], Camera.from_field_of_view(width, height))
     told = [str(fit)]
+    if photometric:
+        track, compared = refine_photometric(head, track, [image], faces[:1])
+        told.append(str(compared))
     if len(faces) > 1:
         told.append(f"{len(faces)} faces found, {choice or Choice()} is taken")
     return Portrait(image, track, f"{name}: " + "; ".join(told + border_note(faces[:1], width, height)))
 
 
 def open_portrait(
-    head: HeadModel, path: Path, detector: FaceDetector, size: int | None = None, choice: Choice | None = None
+    head: HeadModel,
+    path: Path,
+    detector: FaceDetector,
+    size: int | None = None,
+    choice: Choice | None = None,
+    photometric: bool = False,
 ) -> Portrait:
     """Read an image file, find its faces and fit one (None: the largest).
 
@@ -94,7 +110,7 @@ def open_portrait(
     if faces:
         chosen = choose([Person([face]) for face in faces], choice or Choice(), image.shape[1], image.shape[0]).seen[0]
         faces = [detector.refine(image, chosen), *(face for face in faces if face is not chosen)]
-    return fit_portrait(head, image, faces, path.name, choice)
+    return fit_portrait(head, image, faces, path.name, choice, photometric)
 
 
 def detect_video(
@@ -119,6 +135,7 @@ def open_driver(
     progress: Progress | None = None,
     choice: Choice | None = None,
     cuts: str = NEW_TRACK,
+    photometric: bool = False,
 ) -> Driver:
     """A driver from a bundled motion's name, a saved track, a video or an image.
 
@@ -126,6 +143,7 @@ def open_driver(
         detector: called only where pictures must be looked at.
         choice: whom of the people in them (None: the largest).
         cuts: one of `fit.people.CUTS`.
+        photometric: refine the fit against the pictures, see `fit.photometric`.
 
     Raises InputError for what is none of these, and for a choice of somebody who is not there.
     """
@@ -139,7 +157,7 @@ def open_driver(
     if not path.exists():
         raise InputError(f"{driver}: no such file, and no bundled motion of that name. There are {', '.join(motion_names())}.")
     if path.suffix.lower() not in VIDEO_SUFFIXES:
-        portrait = open_portrait(head, path, detector(), None, choice)
+        portrait = open_portrait(head, path, detector(), None, choice, photometric)
         return Driver(replace(portrait.track, offsets=None), portrait.report)
     reader = VideoReader(path)
     follower = detect_video(reader, detector(), limit, progress, cuts)
@@ -151,7 +169,13 @@ def open_driver(
     track, fit = fit_track(
         head, person.faces, camera, float(reader.fps), (lambda done, total: progress("fit", done, total)) if progress else None
     )
-    told = [f"{path.name}: {fit}", *notes(follower, choice or Choice(), person), *filter(None, [reader.note])]
+    compared = []
+    if photometric:
+        track, report = refine_photometric(
+            head, track, reader, person.faces, (lambda done, total: progress("picture", done, total)) if progress else None
+        )
+        compared = [str(report)]
+    told = [f"{path.name}: {fit}", *compared, *notes(follower, choice or Choice(), person), *filter(None, [reader.note])]
     return Driver(track, "; ".join(told), path if reader.has_audio else None)
 
 
