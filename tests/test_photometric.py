@@ -279,6 +279,7 @@ def test_a_clip_shares_its_shape(open_head, render, monkeypatch):
     """Two key frames, one that follows, one without a face, and one that shows no skin and stays as it was."""
     monkeypatch.setattr(photometric, "_KEY_FRAMES", 2)
     monkeypatch.setattr(photometric, "_SIDES", (64,))
+    monkeypatch.setattr(photometric, "_STEPS", 4)
     truth = person(open_head, np.random.default_rng(3), 5)
     faces = detections(open_head, truth, np.random.default_rng(4))
     faces[3] = None

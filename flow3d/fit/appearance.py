@@ -17,7 +17,7 @@ from .levenberg_marquardt import Pose
 from .photo_view import View
 from .surface_model import SurfaceModel
 
-_LEAST_FACING = 0.25  # cosine between normal and view: what is seen more obliquely is left out
+_LEAST_FACING = 0.4  # cosine between normal and view: what is seen more obliquely is left out
 _CHUNK = 32  # directions of derivatives at a time
 
 
