@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..camera import Camera
 from ..errors import InputError
 from ..head import skinning
 from ..head.model import FLIP, HeadModel, Landmarks
@@ -70,29 +69,35 @@ class LandmarkModel:
     def skeleton_shifts(self, joints: Tensor) -> Tensor:
         """d landmark / d shape by way of the skeleton alone, (B, L, 3, S) float32, with camera axes: joints (B, J - 1, 3) turn their
         landmarks about places that the shape moves, and landmarks are counted from the root joint."""
-        b, s = len(joints), len(self.skeleton_basis)
-        turns = skinning.with_root(joints).repeat_interleave(s, 0)
-        basis = self.skeleton_basis.repeat(b, 1, 1)
-        shifts = skinning.joint_transforms(turns, basis, self.parents)[..., 3] - basis[:, :1]
-        shifts = (shifts * shifts.new_tensor(FLIP)).float().reshape(b, s, -1, 3).permute(0, 2, 3, 1)
-        return (self.skin_weights.float() @ shifts.flatten(2)).reshape(b, -1, 3, s)
+        b, j = len(joints), self.skeleton.shape[0]
+        units = torch.eye(3 * j, dtype=joints.dtype).reshape(
+            3 * j, j, 3
+        )  # shifts are linear in the places of the joints
+        turns = skinning.with_root(joints).repeat_interleave(3 * j, 0)
+        shifts = skinning.joint_transforms(turns, units.repeat(b, 1, 1), self.parents)[..., 3].reshape(b, 3 * j, j, 3)
+        shifts = (shifts - units[:, :1]) * shifts.new_tensor(FLIP)
+        by_shape = torch.einsum("su,bujx->bjxs", self.skeleton_basis.flatten(1), shifts).float()
+        return (self.skin_weights.float() @ by_shape.flatten(2)).reshape(b, -1, 3, len(self.skeleton_basis))
 
-    def spins(self, shape: Tensor, expression: Tensor, joints: Tensor, chosen: list[tuple[int, int]]) -> Tensor:
-        """d landmark / d joint angle, (B, L, 3, K), with camera axes, for K pairs (index into `joints`, axis).
+    def spins(
+        self, shape: Tensor, expression: Tensor, joints: Tensor, chosen: list[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor]:
+        """d landmark / d joint angle, (B, L, 3, K), with camera axes, for K pairs (index into `joints`, axis); and d landmark /
+        d resting landmark, as `posed` gives it.
 
         The angle turns the joint further about an axis of the resting head, `exp(angle) joint`: the derivative is exact
         where the joint's parents are unturned, as they are in a fit.
         """
         rest, skeleton, transforms = self._at_rest(shape, expression, joints)
-        axes = torch.eye(3, dtype=rest.dtype)
-        columns = []
+        axes, flip = torch.eye(3, dtype=rest.dtype), rest.new_tensor(FLIP)
+        columns = [rest.new_zeros(*rest.shape, 0)]
         for j, axis in chosen:
             turn, shift = transforms[:, j + 1, :, :3], transforms[:, j + 1, :, 3]
             arm = rest @ turn.transpose(1, 2) + shift[:, None] - skeleton[:, None, j + 1]
-            columns.append(torch.linalg.cross(axes[axis].expand_as(arm), arm) * self.skin_weights[:, j + 1, None])
-        if not columns:
-            return rest.new_zeros(*rest.shape, 0)
-        return torch.stack(columns, -1) * rest.new_tensor(FLIP)[:, None]
+            column = torch.linalg.cross(axes[axis].expand_as(arm), arm) * self.skin_weights[:, j + 1, None]
+            columns.append(column[..., None] * flip[:, None])
+        linear = torch.einsum("lj,bjkm->blkm", self.skin_weights, transforms[..., :3])
+        return torch.cat(columns, -1), linear * flip[:, None]
 
     def _at_rest(self, shape: Tensor, expression: Tensor, joints: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Landmarks before skinning (B, L, 3), joints (B, J, 3) and their transforms (B, J, 3, 4), head frame."""
@@ -100,15 +105,6 @@ class LandmarkModel:
         rest = rest + torch.tensordot(expression, self.expression_basis, 1)
         skeleton = (self.skeleton + torch.tensordot(shape, self.skeleton_basis, 1)).expand(len(expression), -1, -1)
         return rest, skeleton, skinning.joint_transforms(skinning.with_root(joints), skeleton, self.parents)
-
-
-def projection_jacobian(points: Tensor, camera: Camera) -> Tensor:
-    """d pixel / d point: points (..., 3) in the camera frame to (..., 2, 3)."""
-    z = points[..., 2]
-    out = points.new_zeros(*points.shape[:-1], 2, 3)
-    out[..., 0, 0] = out[..., 1, 1] = camera.focal / z
-    out[..., :, 2] = -camera.focal * points[..., :2] / z[..., None] ** 2
-    return out
 
 
 def place(points: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 The maximum a posteriori fit: residuals are in standard deviations, and so are the priors. In the joint problem the
 frames' own unknowns are eliminated (the Schur complement of bundle adjustment, Triggs et al. 2000, section 6), so that a
-step costs one small system a frame and one for shape and focal length. Geometry and systems are float64; the products
-of Jacobians, which cost the most, are float32.
+step costs one small system a frame and one for shape and focal length. Unknowns and systems are float64; landmarks and
+the products of their derivatives, which cost the most, are float32.
 """
 
 from dataclasses import dataclass, replace
@@ -15,12 +15,15 @@ from ..camera import Camera
 from ..head.model import FLIP, HeadModel, Landmarks
 from ..rotations import compose, inverse, to_matrix
 from . import priors
-from .landmark_model import LandmarkModel, place, projection_jacobian
+from .landmark_model import LandmarkModel
+from .normal_equations import Bases, Normal, Relief, Rows, Turning, of_frames, with_shape
 from .observations import CONTOUR, SPARSE, Observations, all_landmarks
 
 MAX_SHAPE = 120
 _FIRST_DAMPING = 1e-3
 _ENOUGH = 3.0  # of the cost, in squared standard deviations: a step that gains less is the last
+_ENOUGH_A_FRAME = 0.03  # the same in a joint problem, for each of its frames
+_TRIALS = 4  # of ever shorter steps, before a joint problem counts as solved
 _BOUND_PASSES = 3  # an unknown at its bound moves the others, which may meet theirs
 _MAX_SHAPE_SIGMA = 3.0
 _FOCAL = 0.25  # standard deviation of the logarithm of the focal length, where it is solved for
@@ -61,17 +64,6 @@ class Deviations:
     shape: Tensor  # (S,)
 
 
-@dataclass(frozen=True, eq=False)
-class Normal:
-    """Normal equations of n frames, priors included: P unknowns a frame, G shared ones."""
-
-    frames: Tensor  # (n, P, P)
-    gradient: Tensor  # (n, P)
-    cross: Tensor  # (n, P, G)
-    shared: Tensor  # (G, G)
-    shared_gradient: Tensor  # (G,)
-
-
 def free_joints(head: HeadModel) -> list[tuple[str, int, int]]:
     """(name, index into `joints`, axis) of the joint angles that are fitted: gaze, and the jaw of a head without jawOpen."""
     axes: dict[str, tuple[int, ...]] = {"left_eye": (0, 1), "right_eye": (0, 1)}
@@ -86,24 +78,42 @@ class Solver:
     Args:
         seen: all frames that will be solved. eye_distance: in pixels; errors are in hundredths of it.
         noise: standard deviation of a landmark of weight 1, hundredths of the distance between the eyes.
+        dtype: of landmarks and their derivatives.
+
+    Joints that are not fitted are at rest.
     """
 
-    def __init__(self, head: HeadModel, camera: Camera, seen: Observations, eye_distance: float, noise: float = priors.NOISE):
+    def __init__(
+        self,
+        head: HeadModel,
+        camera: Camera,
+        seen: Observations,
+        eye_distance: float,
+        noise: float = priors.NOISE,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         weights = priors.landmark_weights(head)
         known = seen.known.any(0)
         known[CONTOUR] = bool(known[SPARSE].any())
         self.landmarks = (known & (weights > 0)).nonzero()[:, 0]
-        marks = all_landmarks(head)
-        self.model = LandmarkModel.at(head, MAX_SHAPE, Landmarks(*(x[self.landmarks] for x in marks)))
+        marks = Landmarks(*(x[self.landmarks] for x in all_landmarks(head)))
+        self.model = LandmarkModel.at(head, MAX_SHAPE, marks)
         self.head, self.camera = head, camera
-        self.to_percent, self.noise = 100 / eye_distance, noise
+        self.to_percent, self.noise, self.dtype = 100 / eye_distance, noise, dtype
         self.weights, self.depth_weights = weights[self.landmarks], priors.depth_weights(weights)[self.landmarks]
         self.bounded = bool(head.expression_names)
         self.free_joints = free_joints(head)
         sigma = [priors.JAW if name == "jaw" else priors.EYE for name, _, _ in self.free_joints]
         self.joint_weights = 1 / torch.tensor(sigma, dtype=torch.float64)
-        self._expression = self.model.expression_basis.float().permute(1, 2, 0).contiguous()  # (L, 3, E)
-        self._shape = self.model.shape_basis.float().permute(1, 2, 0).contiguous()  # (L, 3, S)
+        flip = torch.tensor(FLIP, dtype=torch.float64)
+        self._loose = _following(self.model, [j + 1 for _, j, _ in self.free_joints])
+        of_shape = (
+            self.model.shape_basis - self.model.skeleton_basis[:, :1]
+        )  # landmarks are counted from the root joint
+        of_shape[:, self._loose] = 0
+        self._bases = Bases((self.model.expression_basis * flip).to(dtype), (of_shape * flip).to(dtype))
+        self._template = ((self.model.template - self.model.skeleton[0]) * flip).T.to(dtype)  # (3, L)
+        self._loose_model = LandmarkModel.at(head, MAX_SHAPE, Landmarks(*(x[self._loose] for x in marks)))
 
     @property
     def n_shape(self) -> int:
@@ -140,28 +150,43 @@ class Solver:
     def residuals(self, shared: Shared, x: Pose, seen: Observations) -> Tensor:
         """(n, L, 3) of the solver's landmarks, in hundredths of the distance between the eyes: in the image, and of the
         relief less its mean; 0 where unknown. `seen` has the solver's landmarks."""
-        points = place(self.model.posed(shared.shape, x.expression, x.joints)[0], x.rotation, x.translation)
-        return self._residuals(points, shared, seen)
+        return self._residuals(self._placed(shared, x)[1], shared, seen).transpose(1, 2).double()
 
-    def _residuals(self, points: Tensor, shared: Shared, seen: Observations) -> Tensor:
-        relief = points[..., 2] * (shared.focal / points[..., 2].mean(1, keepdim=True)) - seen.depth
-        r = torch.cat([self._camera(shared).project(points) - seen.points, relief[..., None]], -1) * self.to_percent
-        known = torch.stack([seen.known, seen.known, seen.has_depth[:, None] & seen.known], -1)
-        return self._centred(r[..., None], seen)[..., 0] * known
+    def _placed(self, shared: Shared, x: Pose) -> tuple[Tensor, Tensor]:
+        """(n, 3, 3) the head's rotation; (n, 3, L) landmarks in the camera frame."""
+        rest = self._template + self._bases.shape @ shared.shape.to(self.dtype)
+        moved = x.expression.to(self.dtype) @ self._bases.expression.flatten(0, 1).T
+        points = rest + moved.reshape(-1, *rest.shape)
+        if len(self._loose):
+            loose, _ = self._loose_model.posed(shared.shape, x.expression, x.joints)
+            points[:, :, self._loose] = loose.transpose(1, 2).to(self.dtype)
+        turn = to_matrix(x.rotation).to(self.dtype)
+        return turn, torch.baddbmm(x.translation[..., None].to(self.dtype), turn, points)
 
-    def _centred(self, columns: Tensor, seen: Observations) -> Tensor:
-        """(n, L, 3, K) with the weighted mean over the landmarks taken off the third row: the detector's relief has no zero."""
+    def _residuals(self, placed: Tensor, shared: Shared, seen: Observations) -> Tensor:
+        """(n, 3, L): see `residuals`."""
+        z = placed[:, 2]
+        flat = placed[:, :2] * (shared.focal / z)[:, None] + placed.new_tensor([[self.camera.cx], [self.camera.cy]])
+        relief = z * (shared.focal / z.mean(1, keepdim=True)) - seen.depth.to(self.dtype)
+        relief = relief - (self._share(seen) * relief).sum(1, keepdim=True)
+        away = torch.cat([flat - seen.points.transpose(1, 2).to(self.dtype), relief[:, None]], 1)
+        known = torch.stack([seen.known, seen.known, seen.has_depth[:, None] & seen.known], 1)
+        return away * known * self.to_percent
+
+    def _share(self, seen: Observations) -> Tensor:
+        """(n, L): each landmark's part in the mean of the relief, whose zero the detector does not know."""
         share = self.depth_weights * seen.known
-        share = (share / share.sum(1, keepdim=True).clamp(min=1e-9)).to(columns)
-        mean = torch.einsum("nl,nlk->nk", share, columns[:, :, 2])
-        return torch.cat([columns[:, :, :2], (columns[:, :, 2] - mean[:, None])[:, :, None]], 2)
+        return (share / share.sum(1, keepdim=True).clamp(min=1e-9)).to(self.dtype)
+
+    def _weights(self) -> Tensor:
+        """(3, L): what turns residuals into standard deviations."""
+        return (torch.stack([self.weights, self.weights, self.depth_weights]) / self.noise).to(self.dtype)
 
     def _whitening(self, residual: Tensor) -> Tensor:
-        """(n, L, 3): what turns residuals into standard deviations of a robust loss (that of Geman and McClure's family
-        which grows linearly)."""
-        weights = torch.stack([self.weights, self.weights, self.depth_weights], -1) / self.noise
-        size = (residual[..., :2] * weights[..., :2]).norm(dim=-1, keepdim=True)
-        return weights / (1 + (size / priors.ROBUST_SCALE) ** 2) ** 0.25
+        """(n, 3, L): the same for a robust loss (that of Geman and McClure's family which grows linearly)."""
+        weights = self._weights()
+        size = (residual[:, :2] * weights[:2]).square().sum(1, keepdim=True)
+        return weights / (1 + size / priors.ROBUST_SCALE**2).sqrt().sqrt()
 
     def error(self, shared: Shared, x: Pose, seen: Observations) -> Tensor:
         """(n,) mean reprojection error of the known landmarks, hundredths of the distance between the eyes."""
@@ -209,7 +234,7 @@ class Solver:
             ],
             1,
         )
-        off = compose(x.rotation, inverse(seen.rotation))
+        off = compose(x.rotation, inverse(seen.rotation)) if seen.trust.any() else none
         return weight, torch.cat([x.expression - seen.scores, angles, off, none], 1)
 
     def _angles(self, x: Pose) -> Tensor:
@@ -218,63 +243,81 @@ class Solver:
 
     def cost(self, shared: Shared, x: Pose, seen: Observations) -> Tensor:
         """(n,) what is minimised, the shared unknowns' prior left out. `seen` has the solver's landmarks."""
-        weights = torch.stack([self.weights, self.weights, self.depth_weights], -1) / self.noise
-        r = self.residuals(shared, x, seen) * weights
+        r = self._residuals(self._placed(shared, x)[1], shared, seen) * self._weights()
         c2 = priors.ROBUST_SCALE**2
-        flat = r[..., :2].square().sum(-1)
-        data = (2 * c2 * ((1 + flat / c2).sqrt() - 1)).sum(1)
-        relief = (r[..., 2].square() / (1 + flat / c2).sqrt()).sum(1)
+        spread = (1 + r[:, :2].square().sum(1) / c2).sqrt()
+        data = (2 * c2 * (spread - 1)).double().sum(1)
+        relief = (r[:, 2].square() / spread).double().sum(1)
         weight, away = self._prior(x, seen)
         return data + relief + (weight * away).square().sum(1)
 
     def normal(self, shared: Shared, x: Pose, seen: Observations, joint: int) -> Normal:
         """Normal equations at x; `joint` is how many shared unknowns take part: none, the shape's, or the focal length too."""
-        points, linear = self.model.posed(shared.shape, x.expression, x.joints)
-        turn = to_matrix(x.rotation)
-        turned = points @ turn.transpose(-1, -2)
-        placed = turned + x.translation[:, None]
-        r = self._residuals(placed, shared, seen)
-        whitening = self._whitening(r)
-        rows = 3 if bool(seen.has_depth.any()) else 2
-        weight = (whitening * seen.known[..., None])[:, :, :rows]
-        weight[:, :, 2:] *= seen.has_depth[:, None, None]
-        projection = projection_jacobian(placed, self._camera(shared))
-        if rows == 3:
-            relief = torch.zeros_like(placed)[..., None, :]
-            relief[..., 0, 2] = shared.focal / placed[..., 2].mean(1, keepdim=True)
-            projection = torch.cat([projection, relief], -2)
-        projection = projection * self.to_percent
-        axes = torch.eye(3, dtype=points.dtype)
-        spin = torch.stack([torch.linalg.cross(axis.expand_as(turned), turned) for axis in axes], -1)
-        joints = self.model.spins(shared.shape, x.expression, x.joints, [(j, a) for _, j, a in self.free_joints])
-        to_rest = (projection @ (turn[:, None] @ linear)).float()  # (n, L, rows, 3)
-        blocks = [_times_basis(to_rest, self._expression)]
-        blocks += [(projection @ (turn[:, None] @ joints)).float(), (projection @ spin).float(), projection.float()]
-        if joint:
-            shifts = self.model.skeleton_shifts(x.joints)
-            blocks.append(_times_basis(to_rest, self._shape) + (projection @ turn[:, None]).float() @ shifts)
-        if joint > self.n_shape:
-            column = torch.zeros(*placed.shape[:2], rows, 1)
-            column[:, :, :2, 0] = placed[..., :2] * (shared.focal / placed[..., 2:]) * self.to_percent
-            blocks.append(column)
-        jacobian = torch.cat(blocks, -1)
-        if rows == 3:
-            jacobian = self._centred(jacobian, seen)
-        jacobian = (jacobian * weight.float()[..., None]).flatten(1, 2)
-        r = (r[:, :, :rows] * weight).flatten(1).float()
-        return self._assembled(jacobian, r, shared, x, seen, joint)
+        rows = self._rows(shared, x, seen, joint > self.n_shape)
+        if not joint:
+            frames, gradient = of_frames(self._bases, rows)
+            n, p = gradient.shape
+            none = torch.zeros(n, p, 0, dtype=torch.float64)
+            system = Normal(frames.double(), gradient.double(), none, none.new_zeros(0, 0), none.new_zeros(0))
+        else:
+            system = with_shape(self._bases, rows, self._turning(rows, x))
+            if joint > self.n_shape:
+                system = _last_is_shared(system)
+        return self._with_priors(system, shared, x, seen)
 
-    def _assembled(
-        self, jacobian: Tensor, r: Tensor, shared: Shared, x: Pose, seen: Observations, joint: int
-    ) -> Normal:
-        """Whitened Jacobian (n, R, P + G) and residuals (n, R), priors added."""
-        p = jacobian.shape[-1] - joint
-        own, common = jacobian[..., :p], jacobian[..., p:]
+    def _rows(self, shared: Shared, x: Pose, seen: Observations, focal: bool) -> Rows:
+        """The residuals' derivatives; by the logarithm of the focal length, last, where asked."""
+        turn, placed = self._placed(shared, x)
+        turned = placed - x.translation[..., None].to(self.dtype)
+        residual = self._residuals(placed, shared, seen)
+        count = 3 if bool(seen.has_depth.any()) else 2
+        known = torch.stack([seen.known, seen.known, seen.has_depth[:, None] & seen.known], 1)
+        weight = self._whitening(residual) * known
+        by_place = self._by_place(placed, shared.focal)[:, :count] * (weight[:, :count, None] * self.to_percent)
+        spin = torch.linalg.cross(turned[:, None].expand_as(by_place), by_place, dim=2)
+        rest = turn.transpose(1, 2)[:, None] @ by_place
+        angles = by_place.new_zeros(*by_place.shape[:2], len(self.free_joints), placed.shape[2])
+        if len(self._loose):
+            chosen = [(j, a) for _, j, a in self.free_joints]
+            spins, linear = self._loose_model.spins(shared.shape, x.expression, x.joints, chosen)
+            angles[..., self._loose] = torch.einsum("nrik,nkia->nrak", rest[..., self._loose], spins.to(self.dtype))
+            linear = (linear * linear.new_tensor(FLIP)).to(self.dtype)
+            rest[..., self._loose] = torch.einsum("nrik,nkij->nrjk", rest[..., self._loose], linear)
+        own = [angles, spin, by_place]
+        if focal:
+            column = torch.zeros_like(by_place[:, :, :1])
+            scale = weight[:, :2, None] * self.to_percent * shared.focal
+            column[:, :2] = placed[:, :2, None] / placed[:, None, None, 2] * scale
+            own.append(column)
+        relief = weight[:, 2]
+        part = torch.where(relief > 0, self._share(seen) / relief.clamp(min=1e-12), 0)
+        return Rows(
+            (residual * weight)[:, :count], rest, torch.cat(own, 2), Relief(relief, part) if count == 3 else None
+        )
+
+    def _by_place(self, placed: Tensor, focal: float) -> Tensor:
+        """(n, 3, 3, L): derivatives of image coordinates and relief, in pixels, by the place in the camera frame."""
+        x, y, z = placed.unbind(1)
+        none, scale = torch.zeros_like(z), focal / z
+        relief = (focal / z.mean(1, keepdim=True)).expand_as(z)
+        rows = [scale, none, -scale * x / z, none, scale, -scale * y / z, none, none, relief]
+        return torch.stack(rows, 1).reshape(len(placed), 3, 3, -1)
+
+    def _turning(self, rows: Rows, x: Pose) -> Turning:
+        """What the shape does to the landmarks that fitted joints turn: it moves the joints, too."""
+        model, first = self._loose_model, len(self.free_joints) + 3
+        n, r, k = len(rows.residual), rows.residual.shape[1], len(self._loose)
+        by_place = rows.own[:, :, first : first + 3, self._loose]
+        by_body = to_matrix(x.rotation).to(self.dtype).transpose(1, 2)[:, None] @ by_place  # (n, R, 3, K)
+        linear = model.posed(x.expression.new_zeros(self.n_shape), x.expression, x.joints)[1]
+        basis = model.shape_basis.permute(1, 2, 0).to(self.dtype)  # (K, 3, S)
+        moves = linear.to(self.dtype) @ basis + model.skeleton_shifts(x.joints).to(self.dtype)  # (n, K, 3, S)
+        by_shape = by_body.permute(0, 3, 1, 2) @ moves  # (n, K, R, S)
+        return Turning(self._loose, by_shape.transpose(1, 2).reshape(n, r, k, self.n_shape))
+
+    def _with_priors(self, system: Normal, shared: Shared, x: Pose, seen: Observations) -> Normal:
         weight, away = self._prior(x, seen)
-        frames = (own.transpose(1, 2) @ own).double() + torch.diag_embed(weight**2)
-        gradient = (own.transpose(1, 2) @ r[..., None])[..., 0].double() + weight**2 * away
-        cross = (own.transpose(1, 2) @ common).double()
-        flat = common.flatten(0, 1)
+        joint = len(system.shared)
         precision = torch.full((joint,), priors.SHAPE**-2, dtype=torch.float64)
         distance = torch.zeros(joint, dtype=torch.float64)
         if joint:
@@ -282,8 +325,13 @@ class Solver:
         if joint > self.n_shape:
             precision[-1] = _FOCAL**-2
             distance[-1] = torch.tensor(shared.focal / self.camera.focal).log()
-        together = (flat.T @ flat).double() + torch.diag(precision)
-        return Normal(frames, gradient, cross, together, (flat.T @ r.flatten()).double() + precision * distance)
+        return Normal(
+            system.frames + torch.diag_embed(weight**2),
+            system.gradient + weight**2 * away,
+            system.cross,
+            system.shared + torch.diag(precision),
+            system.shared_gradient + precision * distance,
+        )
 
     def frame_steps(self, shared: Shared, x: Pose, seen: Observations, steps: int) -> Pose:
         """At most `steps` damped steps of everything that changes from frame to frame, each frame by itself."""
@@ -309,39 +357,48 @@ class Solver:
         for _ in range(_BOUND_PASSES):
             part = _held(system, at_bound, held)
             diagonal = torch.diagonal(part.frames, dim1=1, dim2=2)
-            step = -torch.cholesky_solve(part.gradient[..., None], _factor(part.frames, damping[:, None] * diagonal))[..., 0]
-            at_bound, held = self._bounds(x, step, at_bound, held)
+            step = -torch.cholesky_solve(part.gradient[..., None], _factor(part.frames, damping[:, None] * diagonal))[
+                ..., 0
+            ]
+            over = self._over(x, step, at_bound)
+            if not over.any():
+                break
+            at_bound, held = at_bound | over, torch.where(over, self._to_bound(x, step), held)
         return step
 
-    def _bounds(self, x: Pose, step: Tensor, at_bound: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
-        """Which of the unknowns (n, P) a step takes to a bound, and how far that is: they go there and no farther."""
-        if not self.bounded:
-            return at_bound, held
+    def _over(self, x: Pose, step: Tensor, at_bound: Tensor) -> Tensor:
+        """(n, P) bool: unknowns, but those `at_bound`, that a step takes beyond a bound."""
+        over = torch.zeros_like(at_bound)
+        if self.bounded:
+            e = x.expression.shape[1]
+            moved = x.expression + step[:, :e]
+            over[:, :e] = ((moved < 0) | (moved > 1)) & ~at_bound[:, :e]
+        return over
+
+    def _to_bound(self, x: Pose, step: Tensor) -> Tensor:
+        """(n, P): the step, as far as the bounds allow."""
         e = x.expression.shape[1]
-        moved = x.expression + step[:, :e]
-        over = ((moved < 0) | (moved > 1)) & ~at_bound[:, :e]
-        at_bound, held = at_bound.clone(), held.clone()
-        held[:, :e] = torch.where(over, moved.clamp(0, 1) - x.expression, held[:, :e])
-        at_bound[:, :e] |= over
-        return at_bound, held
+        return torch.cat([(x.expression + step[:, :e]).clamp(0, 1) - x.expression, step[:, e:]], 1)
 
     def joint_steps(self, shared: Shared, x: Pose, seen: Observations, steps: int, focal: bool) -> tuple[Shared, Pose]:
         """At most `steps` damped steps of all frames together with their shape, and with the focal length where asked."""
         seen = seen.at(self.landmarks)
-        damping = _FIRST_DAMPING
+        damping, enough = _FIRST_DAMPING, _ENOUGH + _ENOUGH_A_FRAME * len(seen)
         for _ in range(steps):
             system = self.normal(shared, x, seen, self.n_shape + focal)
             determined = self._determined(system, x, seen)
             distance = x.translation.norm(dim=-1, keepdim=True)
             system.gradient[:, -3:] -= determined[:, None] * x.translation / distance**2
-            common, own = self._joint_step(system, x, damping)
-            trial = self._shared_stepped(shared, common), self._stepped(x, own)
-            before, after = self._joint_cost(shared, x, seen, determined), self._joint_cost(*trial, seen, determined)
-            if after > before:
+            before = self._joint_cost(shared, x, seen, determined)
+            for attempt in range(_TRIALS):
+                common, own = self._joint_step(system, x, damping)
+                trial = self._shared_stepped(shared, common), self._stepped(x, own)
+                gained = before - self._joint_cost(*trial, seen, determined)
+                if gained >= 0:
+                    (shared, x), damping = trial, damping * (1.0 if attempt else 0.3)
+                    break
                 damping *= 10
-                continue
-            (shared, x), damping = trial, max(damping * 0.1, 1e-9)
-            if before - after < _ENOUGH:
+            if gained < enough:
                 break
         return shared, x
 
@@ -351,7 +408,9 @@ class Solver:
         frames, across, shape = _posterior(system)
         e = x.expression.shape[1]
         variance = (frames + (across @ shape).mul(across).sum(-1).diag_embed()).diagonal(dim1=1, dim2=2)[:, :e]
-        free = (x.expression > 0) & (x.expression < 1) if self.bounded else torch.ones_like(x.expression, dtype=torch.bool)
+        free = (
+            (x.expression > 0) & (x.expression < 1) if self.bounded else torch.ones_like(x.expression, dtype=torch.bool)
+        )
         weight = priors.expression_weights(self.head, seen)
         expression = ((1 - variance * weight**2) * free).sum(1)
         by_shape = self.n_shape - (shape.diagonal()[: self.n_shape] / priors.SHAPE**2).sum()
@@ -381,11 +440,14 @@ class Solver:
             solved = torch.cholesky_solve(torch.cat([part.cross, part.gradient[..., None]], -1), factor)
             across, alone = solved[..., :-1], solved[..., -1]
             shared = part.shared + torch.diag(damping * torch.diagonal(part.shared))
-            reduced = shared - torch.einsum("npg,nph->gh", part.cross, across)
-            right = part.shared_gradient - torch.einsum("npg,np->g", part.cross, alone)
+            reduced = shared - part.cross.flatten(0, 1).T @ across.flatten(0, 1)
+            right = part.shared_gradient - part.cross.flatten(0, 1).T @ alone.flatten()
             common = -torch.linalg.solve(reduced, right)
             own = -(alone + across @ common)
-            at_bound, held = self._bounds(x, own, at_bound, held)
+            over = self._over(x, own, at_bound)
+            if not over.any():
+                break
+            at_bound, held = at_bound | over, torch.where(over, self._to_bound(x, own), held)
         return common, own
 
     def _shared_stepped(self, shared: Shared, step: Tensor) -> Shared:
@@ -395,15 +457,13 @@ class Solver:
 
     def _stepped(self, x: Pose, step: Tensor) -> Pose:
         e, a = x.expression.shape[1], len(self.free_joints)
-        joints = x.joints.clone()
+        turn = torch.zeros_like(x.joints)
         for k, (_, j, axis) in enumerate(self.free_joints):
-            turn = torch.zeros(len(step), 3, dtype=torch.float64)
-            turn[:, axis] = step[:, e + k]
-            joints[:, j] = compose(turn, joints[:, j])
+            turn[:, j, axis] = step[:, e + k]
         moved = x.expression + step[:, :e]
         return Pose(
             moved.clamp(0, 1) if self.bounded else moved,
-            joints,
+            compose(turn, x.joints) if self.free_joints else x.joints,
             compose(step[:, e + a : e + a + 3], x.rotation),
             x.translation + step[:, e + a + 3 :],
         )
@@ -412,18 +472,11 @@ class Solver:
         """Steps of rotation and translation alone, for a first guess that may be far off."""
         seen = seen.at(self.landmarks)
         for _ in range(steps):
-            points, _ = self.model.posed(shared.shape, x.expression, x.joints)
-            turned = points @ to_matrix(x.rotation).transpose(-1, -2)
-            placed = turned + x.translation[:, None]
-            r = self._residuals(placed, shared, seen)[..., :2]
-            weight = (self._whitening(torch.cat([r, r[..., :1] * 0], -1)) * seen.known[..., None])[..., :2]
-            projection = projection_jacobian(placed, self._camera(shared)) * self.to_percent
-            axes = torch.eye(3, dtype=points.dtype)
-            spin = torch.stack([torch.linalg.cross(axis.expand_as(turned), turned) for axis in axes], -1)
-            j = (torch.cat([projection @ spin, projection], -1) * weight[..., None]).flatten(1, 2)
-            matrix = j.transpose(1, 2) @ j
+            rows = self._rows(shared, x, seen, False)
+            own = rows.own[:, :2, -6:].transpose(1, 2).flatten(2).double()
+            matrix = own @ own.transpose(1, 2)
             matrix = matrix + torch.diag_embed(1e-4 * torch.diagonal(matrix, dim1=1, dim2=2) + 1e-9)
-            step = -torch.linalg.solve(matrix, j.transpose(1, 2) @ (r * weight).flatten(1)[..., None])[..., 0]
+            step = -torch.linalg.solve(matrix, own @ rows.residual[:, :2].flatten(1)[..., None].double())[..., 0]
             x = replace(x, rotation=compose(step[:, :3], x.rotation), translation=x.translation + step[:, 3:])
         return x
 
@@ -445,7 +498,7 @@ def _posterior(system: Normal) -> tuple[Tensor, Tensor, Tensor]:
     the shared unknowns (G, G). A frame's covariance is `own + across @ shared @ across^T`."""
     own = torch.cholesky_inverse(_factor(system.frames, torch.zeros_like(system.gradient)))
     across = own @ system.cross
-    reduced = system.shared - torch.einsum("npg,nph->gh", system.cross, across)
+    reduced = system.shared - system.cross.flatten(0, 1).T @ across.flatten(0, 1)
     return own, across, torch.linalg.inv(reduced)
 
 
@@ -460,9 +513,23 @@ def _factor(matrix: Tensor, damping: Tensor) -> Tensor:
     return factor
 
 
-def _times_basis(to_rest: Tensor, basis: Tensor) -> Tensor:
-    """(n, L, R, 3) and (L, 3, K) to (n, L, R, K)."""
-    out = to_rest[..., 0, None] * basis[:, None, 0]
-    for k in (1, 2):
-        out.addcmul_(to_rest[..., k, None], basis[:, None, k])
-    return out
+def _following(model: LandmarkModel, joints: list[int]) -> Tensor:
+    """(K,) the landmarks that follow any of these joints, or one that hangs on them."""
+    turned = set(joints)
+    for j, parent in enumerate(model.parents):
+        if parent in turned:
+            turned.add(j)
+    return (model.skin_weights[:, sorted(turned)] > 0).any(1).nonzero()[:, 0]
+
+
+def _last_is_shared(system: Normal) -> Normal:
+    """The system in which the last of the frames' unknowns is one that they share."""
+    across = system.cross[:, -1].sum(0)
+    corner = system.frames[:, -1, -1].sum()
+    return Normal(
+        system.frames[:, :-1, :-1],
+        system.gradient[:, :-1],
+        torch.cat([system.cross[:, :-1], system.frames[:, :-1, -1:]], 2),
+        torch.cat([torch.cat([system.shared, across[:, None]], 1), torch.cat([across, corner[None]])[None]]),
+        torch.cat([system.shared_gradient, system.gradient[:, -1].sum(0, keepdim=True)]),
+    )

@@ -44,19 +44,19 @@ class SurfaceModel:
 
         They are expression, joint angles, rotation (a turn after the one that is there), translation; then the shape.
         """
-        points, linear = self.model.posed(shape, x.expression, x.joints)
+        points, _ = self.model.posed(shape, x.expression, x.joints)
         turn = to_matrix(x.rotation)[:, None]
         turned = (turn @ points[..., None])[..., 0]
+        spins, linear = self.model.spins(shape, x.expression, x.joints, list(self.joints))
         to_rest = turn @ linear
         axes = torch.eye(3, dtype=points.dtype)
         spin = torch.stack([torch.linalg.cross(axis.expand_as(turned), turned) for axis in axes], 1)
-        angles = turn @ self.model.spins(shape, x.expression, x.joints, list(self.joints))
         identity = torch.einsum("nvij,svj->nsvi", to_rest, self.model.shape_basis)
         identity += (turn @ self.model.skeleton_shifts(x.joints).to(turn)).permute(0, 3, 1, 2)
         return torch.cat(
             [
                 torch.einsum("nvij,evj->nevi", to_rest, self.model.expression_basis),
-                angles.permute(0, 3, 1, 2),
+                (turn @ spins).permute(0, 3, 1, 2),
                 spin,
                 axes[None, :, None].expand(len(points), -1, points.shape[1], -1),
                 identity,
