@@ -48,6 +48,7 @@ class Errors:
     rotation: float  # degrees
     certain: float  # rotation error over its reported deviation
     translation: float  # of the distance
+    certain_place: float  # translation error over its reported deviation
     shape: float  # rms over the face, of the mean head's
     expression: float  # rms over what moves, of a zero expression's
 
@@ -65,10 +66,19 @@ def errors(head: HeadModel, truth: HeadTrack, track: HeadTrack) -> Errors:
     wanted = moved(head, truth)
     counts = wanted.norm(dim=-1) > MOVED
     expression = rms((moved(head, track) - wanted)[counts]) / rms(wanted[counts]) if counts.any() else float("nan")
-    deviation = track.rotation_deviation
-    certain = float("nan") if deviation is None else float((turned / torch.rad2deg(deviation)).median())
+    certain, certain_place = float("nan"), float("nan")
+    if track.rotation_deviation is not None and track.translation_deviation is not None:
+        certain = float((turned / torch.rad2deg(track.rotation_deviation)).median())
+        certain_place = float(
+            ((track.translation - truth.translation).norm(dim=1) / track.translation_deviation).median()
+        )
     return Errors(
-        float(turned.median()), certain, float(away.median()), rms(neutral - real) / rms(head.template[face] - real), expression
+        float(turned.median()),
+        certain,
+        float(away.median()),
+        certain_place,
+        rms(neutral - real) / rms(head.template[face] - real),
+        expression,
     )
 
 
@@ -87,7 +97,9 @@ def trivial(head: HeadModel, given: Sample) -> HeadTrack:
         shape=torch.zeros_like(truth.shape),
         expression=torch.zeros_like(truth.expression),
         rotation=mean.expand_as(truth.rotation),
-        translation=truth.translation.mean(0).expand_as(truth.translation) if len(truth) > 1 else torch.tensor([[0, 0.1, 1.0]]),
+        translation=truth.translation.mean(0).expand_as(truth.translation)
+        if len(truth) > 1
+        else torch.tensor([[0, 0.1, 1.0]]),
     )
 
 
@@ -99,7 +111,8 @@ def adam(head: HeadModel, given: Sample) -> HeadTrack:
     points = torch.from_numpy(np.stack([f.points for f in given.faces]))
     n = len(points)
     shape, expression = (
-        torch.zeros(*size, dtype=torch.float64, requires_grad=True) for size in ((head.n_shape,), (n, head.n_expression))
+        torch.zeros(*size, dtype=torch.float64, requires_grad=True)
+        for size in ((head.n_shape,), (n, head.n_expression))
     )
     rotation = torch.zeros(n, 3, dtype=torch.float64, requires_grad=True)
     start = torch.tensor([0.0, 0.1, 1.0], dtype=torch.float64).expand(n, 3).clone()
@@ -129,14 +142,16 @@ def adam(head: HeadModel, given: Sample) -> HeadTrack:
 
 def synthetic(head: HeadModel, stills: int, clips: int, frames: int) -> None:
     """The table of errors against the truth. Adam, which takes long, sees a part of the samples."""
-    print("median over samples                      rotation  / deviation  translation  shape  expression")
+    print("median over samples                      rotation  / deviation  translation  / deviation  shape  expression")
     for kind, count, length in (("stills", stills, 1), (f"clips of {frames}", clips, frames)):
         few = min(count, 20 if length == 1 else 2)
         for name, fitter, most in (("ours", ours, count), ("prototype's Adam", adam, few), ("trivial", trivial, count)):
             table = np.array([astuple(measured(head, fitter, seed, length)) for seed in range(most)])
-            turn, certain, away, shape, expression = np.where(np.isnan(table).all(0), np.nan, np.nanmedian(table, 0))
+            turn, certain, away, certain_place, shape, expression = np.where(
+                np.isnan(table).all(0), np.nan, np.nanmedian(table, 0)
+            )
             print(
-                f"{most:4d} {kind:14s} {name:18s} {turn:8.2f} deg {certain:8.2f} {100 * away:11.2f}% {shape:8.2f} {expression:8.2f}",
+                f"{most:4d} {kind:14s} {name:18s} {turn:8.2f} deg {certain:8.2f} {100 * away:11.2f}% {certain_place:12.2f} {shape:8.2f} {expression:8.2f}",
                 flush=True,
             )
 
@@ -184,7 +199,9 @@ def real(head: HeadModel, data: Path, limit: int) -> None:
 def against_mediapipe(head: HeadModel, name: str, faces: list[Face | None], camera: Camera, track: HeadTrack) -> None:
     """Correlation, slope and residual of the fitted angles against MediaPipe's own, also where the fit is not told them."""
     known = [i for i, f in enumerate(faces) if f is not None]
-    theirs = pose_angles(from_matrix(torch.from_numpy(np.stack([f.turn(camera) for f in faces if f is not None])))).numpy()
+    theirs = pose_angles(
+        from_matrix(torch.from_numpy(np.stack([f.turn(camera) for f in faces if f is not None])))
+    ).numpy()
     untold, _ = fit_track(head, [f and replace(f, matrix=None) for f in faces], camera)
     for label, fitted in (("told", track), ("not told", untold)):
         mine = pose_angles(fitted.rotation[known].double()).numpy()
@@ -208,7 +225,8 @@ def steady(head: HeadModel, data: Path) -> None:
         camera = Camera.from_field_of_view(image.shape[1], image.shape[0])
         scale = 512 / min(image.shape[:2])
         jitter = [
-            replace(face, matrix=None, points=face.points + random.normal(scale=0.5 / scale, size=(478, 2))) for _ in range(128)
+            replace(face, matrix=None, points=face.points + random.normal(scale=0.5 / scale, size=(478, 2)))
+            for _ in range(128)
         ]
         track, _ = fit_track(head, jitter, camera)
         turned = torch.rad2deg(angle(compose(track.rotation, inverse(track.rotation[64:65]).expand_as(track.rotation))))
@@ -259,7 +277,9 @@ def scipy_frame(solver: Solver, shared: Shared, x: Pose, seen: Observations) -> 
     def residuals(v: np.ndarray) -> np.ndarray:
         now = solver.unflat(torch.from_numpy(v)[None], first)
         weight, away = solver._prior(now, one)
-        return torch.cat([(solver.residuals(shared, now, one)[0, :, :2] * weights).flatten(), (weight * away)[0]]).numpy()
+        return torch.cat(
+            [(solver.residuals(shared, now, one)[0, :, :2] * weights).flatten(), (weight * away)[0]]
+        ).numpy()
 
     begin = solver.pose_steps(shared, solver.start(seen[:1]), seen[:1], 4)
     start = time.perf_counter()

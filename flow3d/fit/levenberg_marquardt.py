@@ -20,9 +20,9 @@ from .normal_equations import Bases, Normal, Relief, Rows, Turning, of_frames, w
 from .observations import CONTOUR, SPARSE, Observations, all_landmarks
 
 MAX_SHAPE = 120
-_FIRST_DAMPING = 1e-3
+_FIRST_DAMPING = 1e-5  # more would slow the way along the valley where shape, distance and turn trade
 _ENOUGH = 3.0  # of the cost, in squared standard deviations: a step that gains less is the last
-_ENOUGH_A_FRAME = 0.03  # the same in a joint problem, for each of its frames
+_ENOUGH_A_FRAME = 0.3  # the same in a joint problem, for each of its frames
 _TRIALS = 4  # of ever shorter steps, before a joint problem counts as solved
 _BOUND_PASSES = 3  # an unknown at its bound moves the others, which may meet theirs
 _MAX_SHAPE_SIGMA = 3.0
@@ -391,7 +391,7 @@ class Solver:
             system.gradient[:, -3:] -= determined[:, None] * x.translation / distance**2
             before = self._joint_cost(shared, x, seen, determined)
             for attempt in range(_TRIALS):
-                common, own = self._joint_step(system, x, damping)
+                common, own = self._joint_step(system, shared, x, damping)
                 trial = self._shared_stepped(shared, common), self._stepped(x, own)
                 gained = before - self._joint_cost(*trial, seen, determined)
                 if gained >= 0:
@@ -429,23 +429,32 @@ class Solver:
         nearness = -2 * (determined * x.translation.norm(dim=-1).log()).sum()
         return float(self.cost(shared, x, seen).sum() + prior + nearness)
 
-    def _joint_step(self, system: Normal, x: Pose, damping: float) -> tuple[Tensor, Tensor]:
+    def _joint_step(self, system: Normal, shared: Shared, x: Pose, damping: float) -> tuple[Tensor, Tensor]:
         """The step of the shared unknowns (G,), and of the frames' own (n, P), which follow from it."""
         held = torch.zeros_like(system.gradient)
         at_bound = torch.zeros_like(system.gradient, dtype=torch.bool)
+        room = torch.full(
+            (2, len(system.shared)), torch.inf, dtype=torch.float64
+        )  # of the shared unknowns, down and up
+        room[:, : self.n_shape] = _MAX_SHAPE_SIGMA + torch.stack([shared.shape, -shared.shape])
+        common = torch.zeros_like(system.shared_gradient)
+        free = torch.ones_like(common, dtype=torch.bool)
         for _ in range(_BOUND_PASSES):
             part = _held(system, at_bound, held)
             diagonal = torch.diagonal(part.frames, dim1=1, dim2=2)
             factor = _factor(part.frames, damping * diagonal)
             solved = torch.cholesky_solve(torch.cat([part.cross, part.gradient[..., None]], -1), factor)
             across, alone = solved[..., :-1], solved[..., -1]
-            shared = part.shared + torch.diag(damping * torch.diagonal(part.shared))
-            reduced = shared - part.cross.flatten(0, 1).T @ across.flatten(0, 1)
+            matrix = part.shared + torch.diag(damping * torch.diagonal(part.shared))
+            reduced = matrix - part.cross.flatten(0, 1).T @ across.flatten(0, 1)
             right = part.shared_gradient - part.cross.flatten(0, 1).T @ alone.flatten()
-            common = -torch.linalg.solve(reduced, right)
+            right = right[free] + reduced[free][:, ~free] @ common[~free]
+            common[free] = -torch.linalg.solve(reduced[free][:, free], right)
             own = -(alone + across @ common)
             over = self._over(x, own, at_bound)
-            if not over.any():
+            beyond = free & ((common < -room[0]) | (common > room[1]))
+            common, free = torch.clamp(common, -room[0], room[1]), free & ~beyond
+            if not over.any() and not beyond.any():
                 break
             at_bound, held = at_bound | over, torch.where(over, self._to_bound(x, own), held)
         return common, own
