@@ -11,7 +11,7 @@ from .motion import FLAMEEdit, FLAMERetarget
 from .report import TrackReport
 from .timing import FLAMEMix, FLAMETime
 from .track import LoadHeadTrack, SaveHeadTrack
-from .warp import FlowWarpPreview
+from .warp import FlowWarpPreview, FlowWarpVideo
 
 NODES: list[type[io.ComfyNode]] = [
     LoadHeadModel,
@@ -27,6 +27,7 @@ NODES: list[type[io.ComfyNode]] = [
     LoadHeadTrack,
     FlowEncode,
     FlowWarpPreview,
+    FlowWarpVideo,
 ]
 
 

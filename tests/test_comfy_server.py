@@ -41,6 +41,7 @@ SOCKETS = {
         {"head": "FLOW3D_HEAD", "source": "FLOW3D_TRACK", "target": "FLOW3D_TRACK"}, ["FLOW3D_FIELD", "IMAGE", "MASK"],
     ),
     "Flow3DFlowWarpPreview": ({"image": "IMAGE", "field": "FLOW3D_FIELD"}, ["IMAGE", "MASK"]),
+    "Flow3DFlowWarpVideo": ({"image": "IMAGE", "field": "FLOW3D_FIELD", "sound": "VIDEO"}, ["VIDEO"]),
 }  # fmt: skip
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
@@ -182,6 +183,28 @@ def test_the_workflow_makes_a_video(
     assert node(made, "Flow3DFLAMEEdit") in executed and node(made, "Flow3DFLAMEFit") not in executed
     turned = yaws(decoded(saved_video(server, again)), face_landmarker)
     assert 3 < abs(np.mean(turned - ours)) < 12
+
+
+def test_a_clip_streams_from_video_to_video(
+    server: "Server", workflow: dict, portrait: Path, clip: Path, face_landmarker: Path
+) -> None:
+    """Load Video to Save Video without a batch of pictures, against the same clip by way of pictures."""
+    made = given(workflow, server, portrait, clip)
+    by_pictures = server.run(made)
+    assert by_pictures.error is None
+    fit, warp, save = node(made, "Flow3DFLAMEFit", 1), node(made, "Flow3DFlowWarpPreview"), node(made, "SaveVideo")
+    video = [node(made, "LoadVideo"), 0]
+    made[fit]["inputs"].update(image=video, fps=25.0)
+    made[warp] = {"class_type": "Flow3DFlowWarpVideo", "inputs": {**made[warp]["inputs"], "sound": video}}
+    made[save]["inputs"]["video"] = [warp, 0]
+    for gone in ("GetVideoComponents", "CreateVideo"):
+        del made[node(made, gone)]
+    streamed = server.run(made)
+    assert streamed.error is None
+    a, b = (decoded(saved_video(server, run)).astype(float) for run in (by_pictures, streamed))
+    assert a.shape == b.shape and 10 * math.log10(255**2 / np.square(a - b).mean()) > 32
+    assert np.abs(b[0] - b[8]).mean() > 1
+    assert any(n["node_id"] == warp and n["max"] == CLIP_FRAMES for e in streamed.data("progress_state") for n in e["nodes"].values())
 
 
 def test_a_video_needs_no_frames_in_memory(server: "Server", clip: Path, face_landmarker: Path) -> None:
