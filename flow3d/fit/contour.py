@@ -5,6 +5,8 @@ points of its own silhouette as further landmarks, and each frame is fitted with
 High-Fidelity Pose and Expression Normalization, section 3.2, with the silhouette searched instead of parallels of the mesh).
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,7 @@ def far_points(yaw: float) -> list[int]:
     return list(range(17 - FAR_HALF, 17)) if yaw > 0 else list(range(FAR_HALF))
 
 
+@lru_cache(maxsize=4)
 def contour_landmarks(head: HeadModel) -> Landmarks:
     """(N_CONTOUR,) vertices of the resting mean head's silhouette, for each of `YAWS` its 8 far points in their order; face
     -1 where the head has no 68 points."""

@@ -113,8 +113,11 @@ class Face:
 
 def looking_along(ray: np.ndarray) -> np.ndarray:
     """(3, 3) the shortest rotation that takes the view's axis z to `ray` (3,)."""
-    view, _ = Rotation.align_vectors(ray[None], [[0.0, 0.0, 1.0]])
-    return view.as_matrix()
+    x, y, z = ray / np.linalg.norm(ray)
+    if z <= -1 + 1e-12:
+        return np.diag([1.0, -1.0, -1.0])
+    skew = np.array([[0.0, 0.0, x], [0.0, 0.0, y], [-x, -y, 0.0]])  # of the axis (0, 0, 1) x ray
+    return np.eye(3) + skew + skew @ skew / (1 + z)
 
 
 class FaceDetector(Protocol):

@@ -150,16 +150,20 @@ class Solver:
     def residuals(self, shared: Shared, x: Pose, seen: Observations) -> Tensor:
         """(n, L, 3) of the solver's landmarks, in hundredths of the distance between the eyes: in the image, and of the
         relief less its mean; 0 where unknown. `seen` has the solver's landmarks."""
-        return self._residuals(self._placed(shared, x)[1], shared, seen).transpose(1, 2).double()
+        return self._residuals(self._placed(self._points(shared, x), x)[1], shared, seen).transpose(1, 2).double()
 
-    def _placed(self, shared: Shared, x: Pose) -> tuple[Tensor, Tensor]:
-        """(n, 3, 3) the head's rotation; (n, 3, L) landmarks in the camera frame."""
+    def _points(self, shared: Shared, x: Pose) -> Tensor:
+        """(n, 3, L) landmarks from the root joint with camera axes, before the head's rotation."""
         rest = self._template + self._bases.shape @ shared.shape.to(self.dtype)
         moved = x.expression.to(self.dtype) @ self._bases.expression.flatten(0, 1).T
         points = rest + moved.reshape(-1, *rest.shape)
         if len(self._loose):
             loose, _ = self._loose_model.posed(shared.shape, x.expression, x.joints)
             points[:, :, self._loose] = loose.transpose(1, 2).to(self.dtype)
+        return points
+
+    def _placed(self, points: Tensor, x: Pose) -> tuple[Tensor, Tensor]:
+        """(n, 3, 3) the head's rotation; (n, 3, L) landmarks in the camera frame."""
         turn = to_matrix(x.rotation).to(self.dtype)
         return turn, torch.baddbmm(x.translation[..., None].to(self.dtype), turn, points)
 
@@ -243,7 +247,7 @@ class Solver:
 
     def cost(self, shared: Shared, x: Pose, seen: Observations) -> Tensor:
         """(n,) what is minimised, the shared unknowns' prior left out. `seen` has the solver's landmarks."""
-        r = self._residuals(self._placed(shared, x)[1], shared, seen) * self._weights()
+        r = self._residuals(self._placed(self._points(shared, x), x)[1], shared, seen) * self._weights()
         c2 = priors.ROBUST_SCALE**2
         spread = (1 + r[:, :2].square().sum(1) / c2).sqrt()
         data = (2 * c2 * (spread - 1)).double().sum(1)
@@ -267,14 +271,9 @@ class Solver:
 
     def _rows(self, shared: Shared, x: Pose, seen: Observations, focal: bool) -> Rows:
         """The residuals' derivatives; by the logarithm of the focal length, last, where asked."""
-        turn, placed = self._placed(shared, x)
-        turned = placed - x.translation[..., None].to(self.dtype)
-        residual = self._residuals(placed, shared, seen)
+        turn, placed = self._placed(self._points(shared, x), x)
         count = 3 if bool(seen.has_depth.any()) else 2
-        known = torch.stack([seen.known, seen.known, seen.has_depth[:, None] & seen.known], 1)
-        weight = self._whitening(residual) * known
-        by_place = self._by_place(placed, shared.focal)[:, :count] * (weight[:, :count, None] * self.to_percent)
-        spin = torch.linalg.cross(turned[:, None].expand_as(by_place), by_place, dim=2)
+        residual, weight, by_place, spin = self._by_pose(placed, x, shared, seen, count)
         rest = turn.transpose(1, 2)[:, None] @ by_place
         angles = by_place.new_zeros(*by_place.shape[:2], len(self.free_joints), placed.shape[2])
         if len(self._loose):
@@ -289,11 +288,24 @@ class Solver:
             scale = weight[:, :2, None] * self.to_percent * shared.focal
             column[:, :2] = placed[:, :2, None] / placed[:, None, None, 2] * scale
             own.append(column)
-        relief = weight[:, 2]
-        part = torch.where(relief > 0, self._share(seen) / relief.clamp(min=1e-12), 0)
-        return Rows(
-            (residual * weight)[:, :count], rest, torch.cat(own, 2), Relief(relief, part) if count == 3 else None
-        )
+        relief = None
+        if count == 3:
+            part = torch.where(weight[:, 2] > 0, self._share(seen) / weight[:, 2].clamp(min=1e-12), 0)
+            relief = Relief(weight[:, 2], part)
+        return Rows(residual, rest, torch.cat(own, 2), relief)
+
+    def _by_pose(
+        self, placed: Tensor, x: Pose, shared: Shared, seen: Observations, count: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The first `count` residuals (n, count, L) and what they were weighted with; their derivatives (n, count, 3, L) by the
+        landmarks' places, and by a further rotation of the head."""
+        residual = self._residuals(placed, shared, seen)
+        known = torch.stack([seen.known, seen.known, seen.has_depth[:, None] & seen.known], 1)
+        weight = (self._whitening(residual) * known)[:, :count]
+        by_place = self._by_place(placed, shared.focal)[:, :count] * (weight[:, :, None] * self.to_percent)
+        turned = placed - x.translation[..., None].to(self.dtype)
+        spin = torch.linalg.cross(turned[:, None].expand_as(by_place), by_place, dim=2)
+        return residual[:, :count] * weight, weight, by_place, spin
 
     def _by_place(self, placed: Tensor, focal: float) -> Tensor:
         """(n, 3, 3, L): derivatives of image coordinates and relief, in pixels, by the place in the camera frame."""
@@ -480,12 +492,13 @@ class Solver:
     def pose_steps(self, shared: Shared, x: Pose, seen: Observations, steps: int) -> Pose:
         """Steps of rotation and translation alone, for a first guess that may be far off."""
         seen = seen.at(self.landmarks)
+        points = self._points(shared, x)
         for _ in range(steps):
-            rows = self._rows(shared, x, seen, False)
-            own = rows.own[:, :2, -6:].transpose(1, 2).flatten(2).double()
+            residual, _, by_place, spin = self._by_pose(self._placed(points, x)[1], x, shared, seen, 2)
+            own = torch.cat([spin, by_place], 2).transpose(1, 2).flatten(2).double()
             matrix = own @ own.transpose(1, 2)
             matrix = matrix + torch.diag_embed(1e-4 * torch.diagonal(matrix, dim1=1, dim2=2) + 1e-9)
-            step = -torch.linalg.solve(matrix, own @ rows.residual[:, :2].flatten(1)[..., None].double())[..., 0]
+            step = -torch.linalg.solve(matrix, own @ residual.flatten(1)[..., None].double())[..., 0]
             x = replace(x, rotation=compose(step[:, :3], x.rotation), translation=x.translation + step[:, 3:])
         return x
 

@@ -33,7 +33,8 @@ Progress = Callable[[int, int], None]
 
 _KEY_FRAMES = (8, 48)  # first for a guess, and for the level of the noise
 _JOINT_STEPS = 8
-_BATCH = 64
+_POSE_STEPS, _FRAME_STEPS = 2, 2  # of every frame, from what the key frames tell of it
+_BATCH = 128
 _RIGHT_CORNER68, _LEFT_CORNER68 = 36, 45  # of iBUG's 68 points
 _UNSURE_ERROR = 5.0  # hundredths of the distance between the eyes: an error of this size halves the confidence
 
@@ -86,9 +87,7 @@ def _with_trusted_rotation(seen: Observations, keys: Tensor, x: Pose, measured: 
     return replace(seen, rotation=rotation, trust=measured * priors.ROTATION_TRUST)
 
 
-def _solve(
-    solver: Solver, seen: Observations, measured: Tensor, solve_focal: bool, progress: Progress | None
-) -> _Fit:
+def _solve(solver: Solver, seen: Observations, measured: Tensor, solve_focal: bool, progress: Progress | None) -> _Fit:
     """Shape and focal length from the key frames, the noise as they show it, then every frame."""
     shared = solver.shared_start()
     for most in _KEY_FRAMES:
@@ -104,7 +103,8 @@ def _solve(
     done: list[Pose] = []
     for first in range(0, len(seen), _BATCH):
         part = seen[first : first + _BATCH]
-        done.append(solver.frame_steps(shared, solver.pose_steps(shared, near[first : first + _BATCH], part, 2), part, 3))
+        x = solver.pose_steps(shared, near[first : first + _BATCH], part, _POSE_STEPS)
+        done.append(solver.frame_steps(shared, x, part, _FRAME_STEPS))
         if progress:
             progress(min(first + _BATCH, len(seen)), len(seen))
     fields = Pose.__dataclass_fields__
@@ -174,7 +174,9 @@ def fit_track(
     known = [i for i, f in enumerate(faces) if f is not None]
     found = [f for f in faces if f is not None]
     if not found:
-        raise InputError(f"FLAME Fit: no face in any of {len(faces)} frames. Use a picture where the face is larger or clearer.")
+        raise InputError(
+            f"FLAME Fit: no face in any of {len(faces)} frames. Use a picture where the face is larger or clearer."
+        )
     seen = observe(head, found, camera)
     measured = torch.tensor([f.matrix is not None for f in found])
     solver = Solver(head, camera, seen, max(_eye_distance(found), 2.0))
