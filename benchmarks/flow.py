@@ -1,120 +1,80 @@
-"""How fast and how exact the geometry is: rasterizer, surface field and encoding, beside what others offer.
+"""How fast and how exact the geometry is: rasterizer, surface field and encoding, and how its cost grows.
 
     python -m comfyui_flow3d.benchmarks.flow [--size 512] [--device cuda] [--json FILE]
 
-The scene is the open head turned by 17 degrees with its mouth open, 0.95 m away, 25 degrees of view. The peers get the
-encoding's own sample points: SciPy's nearest vertex, and Open3D's closest point (where it is installed) find what our
-kernel finds, but not the flow.
+Other libraries stand beside it in `flow3d bench flow`, with the same scene.
 """
 
 import argparse
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
-from ..flow3d.camera import Camera
+from ..flow3d.bench_flow import Scene, seconds
 from ..flow3d.flow.encode import encode_pairs
-from ..flow3d.flow.reference import surface_field
+from ..flow3d.flow.reference import flow_at_pixels, sample_points
 from ..flow3d.flow.sampling import Sampling
 from ..flow3d.flow.surface_field import SurfaceField
 from ..flow3d.flow.topology import topology_of
 from ..flow3d.flow.visibility import seen_in
 from ..flow3d.head.load import load_head
-from ..flow3d.head.model import HeadModel, to_camera
-from ..flow3d.render.rasterize import Fragments, rasterize
+from ..flow3d.render.rasterize import rasterize
 
-REPEATS = 3
 CHECKED = 2000
+WINDOW = 16
+"""Frames that are encoded in one go."""
 
 
-def scene(head: HeadModel) -> tuple[Tensor, Tensor]:
-    """Source and target vertices (1, V, 3), camera frame, metres."""
-    shape = torch.zeros(1, head.n_shape, device=head.device)
-    expression = torch.zeros(2, head.n_expression, device=head.device)
-    expression[1, head.expression_index("jawOpen")] = 0.6
-    expression[1, head.expression_index("eyeBlinkLeft")] = 0.8
-    rest, root = head.vertices(shape.expand(2, -1), expression)
-    turn = torch.tensor([[0.0, 0, 0], [0.05, 0.3, 0]], device=head.device)
-    place = torch.tensor([0.0, 0.02, 0.95], device=head.device)
-    both = to_camera(rest, root, turn, (place - to_camera(rest, root, turn * 0, turn * 0).mean(1)).expand(2, 3))
-    return both[:1], both[1:]
+def share_unequal(scene: Scene, sampling: Sampling) -> float:
+    """The share of random samples of the encoding whose flow is more than 0.01 mm from the float64 reference's."""
+    got = scene.encode(sampling, torch.empty(1, 3 * sampling.samples, *scene.seen.depth.shape[1:], device=scene.head.device))
+    flow = got[0].reshape(sampling.samples, 3, -1).permute(2, 0, 1).reshape(-1, 3).cpu()
+    points = sample_points(scene.camera, scene.seen, sampling).reshape(-1, 3).cpu()
+    triangle = scene.seen.triangle.reshape(-1, 1).expand(-1, sampling.samples).reshape(-1).cpu()
+    some = torch.randint(len(points), (CHECKED,), generator=torch.Generator().manual_seed(0))
+    head = scene.head.to("cpu")
+    right = flow_at_pixels(
+        scene.target[0].cpu(), scene.source[0].cpu(), head.faces, head.face_parts, points[some], triangle[some]
+    )
+    return float(((flow[some] / 10 - right).norm(dim=1) > 1e-5).float().mean())
 
 
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """The best of a few runs, after one that compiles."""
-    work()
-    times = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-def sample_points(camera: Camera, seen: Fragments, sampling: Sampling) -> Tensor:
-    """(H, W, N, 3) the points that the encoding asks for."""
-    return camera.rays(device=seen.depth.device)[:, :, None] * sampling.depths(seen.depth)[0][..., None]
-
-
-def peers(points: Tensor, vertices: Tensor, faces: Tensor) -> dict[str, float]:
-    """Seconds for all points, by those that are installed; every 16th point is timed."""
-    some = points.reshape(-1, 3)[::16].cpu().numpy()
-    share = points.numel() / 3 / len(some)
-    start = time.perf_counter()
-    cKDTree(vertices.cpu().numpy()).query(some, workers=-1)
-    found = {"scipy_nearest_vertex_ms": (time.perf_counter() - start) * share * 1e3}
-    try:
-        import open3d as o3d
-    except ImportError:
-        return found
-    scene = o3d.t.geometry.RaycastingScene()
-    scene.add_triangles(o3d.core.Tensor(vertices.cpu().numpy()), o3d.core.Tensor(faces.cpu().numpy().astype("uint32")))
-    start = time.perf_counter()
-    scene.compute_closest_points(o3d.core.Tensor(some))
-    return found | {"open3d_closest_point_ms": (time.perf_counter() - start) * share * 1e3}
-
-
-def share_unequal(head: HeadModel, source: Tensor, target: Tensor, points: Tensor, seen: Fragments) -> float:
-    """The share of random samples whose flow is more than 0.01 mm from the float64 reference's."""
-    flat = points.reshape(-1, 3)
-    some = torch.randint(len(flat), (CHECKED,), generator=torch.Generator().manual_seed(0)).to(flat.device)
-    triangle = seen.triangle.flatten()[some // points.shape[2]].long()
-    parts = torch.where(triangle >= 0, head.face_parts[triangle.clamp(min=0)], 0)
-    flow, _ = SurfaceField(topology_of(head), target, source).at(flat[some][None], parts[None])
-    wrong = 0
-    for part in parts.unique().tolist():
-        mine = parts == part
-        p = flat[some][mine].double().cpu()
-        candidates = (head.face_parts == part).cpu()
-        match = surface_field(p, target[0].cpu(), source[0].cpu(), head.faces.cpu(), candidates)
-        wrong += int(((flow[0][mine].cpu() + p - match.points).norm(dim=1) > 1e-5).sum())
-    return wrong / CHECKED
+def window(scene: Scene, frames: int) -> tuple[Tensor, Tensor]:
+    """Sources and targets (frames, V, 3) of a head that turns a little."""
+    t = torch.linspace(0, 1, frames, device=scene.head.device)[:, None, None]
+    return scene.source.expand(frames, -1, -1), scene.target + (scene.source - scene.target) * 0.2 * t
 
 
 def measure(size: int, device: torch.device) -> dict[str, float]:
-    head = load_head("open").to(device)
-    source, target = scene(head)
-    camera, sampling = Camera.from_field_of_view(size, size), Sampling()
-    seen = rasterize(target, head.faces, camera)
-    topology = topology_of(head)
-    points = sample_points(camera, seen, sampling)
+    scene = Scene.of(load_head("open").to(device), size)
+    sampling, topology, faces = Sampling(), topology_of(scene.head), scene.head.faces
+    camera, out = scene.camera, torch.empty(1, 60, size, size, device=device)
     figures = {
-        "head_share": float((seen.triangle >= 0).float().mean()),
-        "rasterize_ms": 1e3 * seconds(lambda: rasterize(target, head.faces, camera), device),
-        "pixels_and_visibility_ms": 1e3 * seconds(lambda: seen_in(source, head.faces, camera, seen), device),
-        "prepare_pair_ms": 1e3 * seconds(lambda: SurfaceField(topology, target, source), device),
-        "encode_ms": 1e3 * seconds(lambda: encode_pairs(topology, source, target, camera, sampling), device),
+        "head_share": float((scene.seen.triangle >= 0).float().mean()),
+        "rasterize_ms": 1e3 * seconds(lambda: rasterize(scene.target, faces, camera), device),
+        "pixels_and_visibility_ms": 1e3 * seconds(lambda: seen_in(scene.source, faces, camera, scene.seen), device),
+        "prepare_pair_ms": 1e3 * seconds(lambda: SurfaceField(topology, scene.target, scene.source), device),
+        "encode_ms": 1e3 * seconds(lambda: scene.encode(sampling, out), device),
+        "encode_float16_ms": 1e3 * seconds(lambda: scene.encode(sampling, out.half()), device),
     }
-    figures["million_samples_per_second"] = points.numel() / 3e3 / figures["encode_ms"]
-    figures["share_unequal_to_reference"] = share_unequal(head, source, target, points, seen)
-    return figures | peers(points, target[0], head.faces)
+    if device.type == "cuda":
+        sources, targets = window(scene, WINDOW)
+        half = torch.empty(WINDOW, 60, size, size, dtype=torch.float16, device=device)
+        ms = 1e3 * seconds(lambda: encode_pairs(topology, sources, targets, camera, sampling, out=half), device)
+        figures["window_float16_ms_per_frame"] = ms / WINDOW
+    figures["million_samples_per_second"] = sampling.samples * size * size / 1e3 / figures["encode_ms"]
+    figures["share_unequal_to_reference"] = share_unequal(scene, sampling)
+    return figures | {f"clip_of_{n}_ms_per_frame": clip_ms(scene, sampling, n) for n in (4, 16, 64)}
+
+
+def clip_ms(scene: Scene, sampling: Sampling, frames: int) -> float:
+    """Milliseconds a frame of a clip of small frames that is encoded in one go."""
+    camera, topology, device = scene.camera.resized(64, 64), topology_of(scene.head), scene.head.device
+    sources, targets = window(scene, frames)
+    out = torch.empty(frames, 3 * sampling.samples, 64, 64, device=device)
+    return 1e3 / frames * seconds(lambda: encode_pairs(topology, sources, targets, camera, sampling, out=out), device)
 
 
 def main() -> None:
