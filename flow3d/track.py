@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .camera import Camera
 from .head.model import FLAME_JOINTS, HeadModel, to_camera
+from .render.light import N_HARMONICS
 
 FORMAT_VERSION = 1
 DETECTED, INTERPOLATED, HELD = 0, 1, 2
@@ -44,6 +45,8 @@ class HeadTrack:
     rotation_deviation: Tensor | None = None  # (T,) radians: the fit's posterior standard deviation
     translation_deviation: Tensor | None = None  # (T,) metres, likewise
     shape_deviation: Tensor | None = None  # (S,), likewise
+    texture: Tensor | None = None  # (V, 3) the skin's linear albedo 0..1 at each vertex
+    light: Tensor | None = None  # (9, 3) distant light's radiance in real spherical harmonics, camera frame (`render/light.py`)
     head_name: str = ""
     head_digest: str = ""
 
@@ -63,12 +66,23 @@ class HeadTrack:
             for name in PER_FRAME
             if (value := getattr(self, name)) is not None and len(value) != t
         ]
+        wrong += self._wrong_looks()
         if wrong:
             raise ValueError("HeadTrack: " + "; ".join(wrong))
         if self.confidence is None:
             object.__setattr__(self, "confidence", torch.ones(t))
         if self.state is None:
             object.__setattr__(self, "state", torch.zeros(t, dtype=torch.int64))
+
+    def _wrong_looks(self) -> list[str]:
+        wrong = []
+        if self.texture is not None:
+            vertices = len(self.texture) if self.offsets is None else len(self.offsets)
+            if self.texture.shape != (vertices, 3):
+                wrong.append(f"texture is {tuple(self.texture.shape)}, not {(vertices, 3)}")
+        if self.light is not None and self.light.shape != (N_HARMONICS, 3):
+            wrong.append(f"light is {tuple(self.light.shape)}, not {(N_HARMONICS, 3)}")
+        return wrong
 
     def __len__(self) -> int:
         return len(self.expression)

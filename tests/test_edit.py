@@ -95,8 +95,8 @@ def test_expressions_add_and_stay_in_range():
 def test_aliases_move_both_sides():
     edited = edit_track(HEAD, UPRIGHT, {"smile": 0.25, "mouthSmileLeft": 0.1, "blink": -0.5})
     change = (edited.expression - UPRIGHT.expression)[0]
-    assert change[NAMES.index("mouthSmileLeft")] == pytest.approx(0.35)
-    assert change[NAMES.index("mouthSmileRight")] == pytest.approx(0.25)
+    assert change[NAMES.index("mouthSmileLeft")] == pytest.approx(0.7 * 0.25 + 0.1)
+    assert change[NAMES.index("mouthSmileRight")] == pytest.approx(0.7 * 0.25)
     assert change[NAMES.index("eyeBlinkLeft")] == change[NAMES.index("eyeBlinkRight")] == -0.5
     assert "browUp" not in edit_names(HEAD)  # this head lacks the outer brows
 
@@ -220,11 +220,31 @@ def test_every_two_sided_name_is_there():
     sliders = expression_sliders(ARKIT_NAMES)
     for left in [n for n in ARKIT_NAMES if n.endswith("Left") and n not in ("jawLeft", "mouthLeft")]:
         both = (left, left.removesuffix("Left") + "Right")
-        assert sliders[left.removesuffix("Left")] == tuple((n, None) for n in both)
+        assert sliders[left.removesuffix("Left")] == tuple((n, None, 1) for n in both)
     assert "jaw" not in sliders and "mouth" not in sliders
     for name in ("smile", "blink", "frown", "squint", "browUp", "mouthCorners", "eyelids", "brows"):
-        assert {up for up, _ in sliders[name]} >= {up for side in ("Left", "Right") for up, _ in sliders[name + side]}
-        assert all(up.endswith("Left") for up, _ in sliders[name + "Left"])
+        assert {a.up for a in sliders[name]} >= {a.up for side in ("Left", "Right") for a in sliders[name + side]}
+        assert all(a.up.endswith("Left") for a in sliders[name + "Left"])
+
+
+def test_a_full_smile_is_a_natural_one(open_head):
+    """Its corners go up and out by about a centimetre, less than the widest smile's, and the cheeks rise."""
+    corner, cheek, upper = 291, 425, 386
+
+    from comfyui_flow3d.flow3d.io.motions import load_motion
+
+    still = load_motion("idle", open_head)[[0]]
+    still = replace(still, rotation=torch.zeros(1, 3), expression=torch.zeros(1, 52), joints=torch.zeros(1, 4, 3))
+
+    def moved(**edits):
+        now, then = (1000 * open_head.dense.on(t.vertices(open_head), open_head.faces)[0]
+                     for t in (edit_track(open_head, still, edits), still))  # fmt: skip
+        return now - then
+
+    smile, widest, corners = moved(smile=1.0), moved(mouthSmile=1.0), moved(mouthCorners=1.0)
+    assert 8 < smile[corner].norm() < 13 < widest[corner].norm()
+    assert torch.allclose(smile[corner], corners[corner], atol=0.1) and smile[cheek, 1] < corners[cheek, 1] - 1.5  # y is down
+    assert smile[upper].norm() < 1.0
 
 
 def test_opposites():
@@ -236,9 +256,10 @@ def test_opposites():
     def moved(**edits):
         return edit_track(head, track, edits).expression[0]
 
-    assert torch.allclose(moved(mouthCorners=0.3), torch.tensor([0.5, 0.0, 0.0, 0.2]).double())
-    assert torch.allclose(moved(mouthCorners=-0.3), torch.tensor([0.0, 0.0, 0.1, 0.8]).double())
-    assert torch.allclose(moved(mouthCornersRight=0.7), torch.tensor([0.2, 0.2, 0.0, 0.0]).double())
+    assert torch.allclose(moved(mouthCorners=0.3), torch.tensor([0.41, 0.0, 0.0, 0.2]).double())
+    assert torch.allclose(moved(mouthCorners=-0.3), torch.tensor([0.0, 0.0, 0.3 - 0.2 / 0.7, 0.8]).double())
+    assert torch.allclose(moved(mouthCorners=-0.1), torch.tensor([0.13, 0.0, 0.0, 0.6]).double())
+    assert torch.allclose(moved(mouthCornersRight=0.7), torch.tensor([0.2, 0.14, 0.0, 0.0]).double())
     assert torch.allclose(moved(mouthCorners=-3.0), torch.tensor([0.0, 0.0, 1.0, 1.0]).double())
 
 

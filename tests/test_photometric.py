@@ -267,8 +267,9 @@ def test_truth_is_nearer_afterwards(open_head, still, render):
     assert report.residual_after < 0.9 * report.residual_before
     assert report.error_after < 1.1 * report.error_before == pytest.approx(1.1 * float(fitted.error), rel=0.02)
     assert calls[-1] == (10, 10) and [c[0] for c in calls] == list(range(1, 11))
-    assert report.texture.shape == open_head.template.shape and 0 <= report.texture.min() and report.texture.max() <= 1
-    assert report.light.shape == (9, 3)
+    assert refined.texture is not None and refined.light is not None
+    assert refined.texture.shape == open_head.template.shape and 0 <= refined.texture.min() and refined.texture.max() <= 1
+    assert refined.light.shape == (9, 3)
     assert refined.rotation_deviation < fitted.rotation_deviation
     meshes = [open_head.dense.on(t.vertices(open_head), open_head.faces)[0] for t in (fitted, refined)]
     pixels = [given.truth.camera.project(m) for m in meshes]

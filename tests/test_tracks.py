@@ -26,7 +26,7 @@ def some_track(frames: int = 5) -> HeadTrack:
         camera=Camera(500.5, 255.25, 200.0, 512, 400), fps=29.97, confidence=r(frames).sigmoid(),
         state=torch.arange(frames) % 3, offsets=r(12, 3), frame_offsets=r(frames, 12, 3), landmark_offsets=r(frames, 478, 3),
         error=r(frames).abs(), rotation_deviation=r(frames).abs(), translation_deviation=r(frames).abs(),
-        shape_deviation=r(10).abs(), head_name="some head", head_digest="ab" * 32,
+        shape_deviation=r(10).abs(), texture=r(12, 3).sigmoid(), light=r(9, 3), head_name="some head", head_digest="ab" * 32,
     )  # fmt: skip
 
 
@@ -42,11 +42,21 @@ def test_every_field_round_trips(tmp_path):
 
 
 def test_optional_fields_may_be_absent(tmp_path):
-    track = replace(some_track(1), offsets=None, frame_offsets=None, landmark_offsets=None, confidence=None, state=None)
+    looks = {"texture": None, "light": None}  # as in files that were saved before there were any
+    track = replace(some_track(1), offsets=None, frame_offsets=None, landmark_offsets=None, confidence=None, state=None, **looks)
     save_track(track, tmp_path / "a.safetensors")
     back = load_track(tmp_path / "a.safetensors")
+    assert back.texture is None and back.light is None
     assert back.offsets is None and back.landmark_offsets is None and len(back) == 1
     assert torch.equal(back.confidence, torch.ones(1)) and torch.equal(back.state, torch.zeros(1, dtype=torch.int64))
+
+
+def test_looks_stay_when_frames_are_chosen():
+    track = some_track()
+    for part in (track[1:3], track[[0, 0, 4]]):
+        assert part.texture is track.texture and part.light is track.light
+    with pytest.raises(ValueError, match=r"light is \(3, 9\)"):
+        replace(track, light=torch.zeros(3, 9))
 
 
 def test_keys_are_field_names(tmp_path):
@@ -86,6 +96,12 @@ NAN[2, 1] = float("nan")
     ({"confidence": torch.zeros(5, 1)}, {}, "confidence"),
     ({"offsets": torch.zeros(12, 2)}, {}, "offsets"),
     ({"landmark_offsets": torch.zeros(3, 478, 3)}, {}, "landmark_offsets"),
+    ({"texture": torch.zeros(12, 4)}, {}, r"texture is \(12, 4\)"),
+    ({"texture": torch.zeros(11, 3)}, {}, r"texture is \(11, 3\), not \(12, 3\)"),
+    ({"texture": torch.full((12, 3), 1.5)}, {}, "texture holds values outside 0..1"),
+    ({"texture": torch.full((12, 3), float("nan"))}, {}, "texture holds NaN"),
+    ({"light": torch.zeros(9)}, {}, r"light is \(9,\)"),
+    ({"light": torch.zeros(4, 3)}, {}, r"light is \(4, 3\)"),
     ({}, {"format_version": 99}, "version 99"),
     ({}, {"format": "another"}, "some other"),
     ({}, {"fps": 0}, "frame rate"),

@@ -243,7 +243,7 @@ def test_the_iris_turns_whole(open_head: HeadModel, near: HeadTrack, edit):
         assert 0.85 < len(found) / len(wanted) < 1.15
 
 
-@pytest.mark.parametrize("edit", [{"gazeYaw": 25}, {"gazeYaw": -25}, {"gazePitch": 12}])
+@pytest.mark.parametrize("edit", [{"gazeYaw": 25}, {"gazeYaw": -25}, {"gazePitch": 18}])
 def test_what_the_iris_left_is_white(open_head: HeadModel, near: HeadTrack, edit):
     """It has the colour of the photo's own eye whites, not of the skin, and the mask says that it is made up."""
     photo, before = looking(open_head, near)

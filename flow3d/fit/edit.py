@@ -6,7 +6,8 @@ Angles in degrees, shifts in centimetres, expressions in parts of the full expre
     pitch   positive looks up
     roll    positive tilts the top of the head to the right in the picture (clockwise)
     x, y, z positive moves the head to the right in the picture, up, and towards the camera
-    gazeYaw, gazePitch      both eyes, signs as for the head; with Left or Right appended, the subject's one eye
+    gazeYaw, gazePitch      both eyes, signs as for the head; with Left or Right appended, the subject's one eye. The lids
+            follow up and down where the head's expressions can do that (see `gaze.py`)
     an expression of the head, or a slider over several (see `sliders.py`): added to what is there; mouthClose closes
     what jawOpen has opened and no more
 
@@ -39,6 +40,7 @@ from .angles import gaze_rotation, jaw_rotation, pose_rotation
 from .arkit import on_head
 from .arkit_map import ARKIT_NAMES, arkit_map
 from .between import scaled
+from .gaze import lids_follow
 from .keyframes import MAX_FRAMES, Keyframes, parse_settings
 from .openings import closing
 from .parts import expression_parts, joint_part
@@ -85,13 +87,15 @@ def edit_track(head: HeadModel, track: HeadTrack, edits: Mapping[str, Edit], fra
     for name, part in GAINS.items():
         if name in values:
             track = _poses_amplified(track, values[name]) if part == "pose" else _amplified(head, track, part, values[name])
+    weights = track.expression if head.expression_names else track.expression.new_zeros(len(track), len(ARKIT_NAMES))
+    weights, gaze = _looking(head.expression_names or ARKIT_NAMES, weights, values)
     track = replace(
         track,
         rotation=_turned(track.rotation, values),
         translation=_shifted(track.translation, values),
-        joints=_gazed_and_opened(head, track, values),
+        joints=_gazed_and_opened(head, track, gaze, values),
     )
-    return _expressed(head, track, values) if head.expression_names else _mapped(head, track, values)
+    return _expressed(head, track, weights, values) if head.expression_names else _mapped(head, track, weights, values)
 
 
 def parse_edits(settings: Sequence[str], curve: Keyframes | None = None) -> dict[str, Edit]:
@@ -242,13 +246,28 @@ def _opens_by_joint(head: HeadModel) -> bool:
     return bool(head.expression_names) and "jawOpen" not in head.expression_names and "jaw" in head.joint_names
 
 
-def _gazed_and_opened(head: HeadModel, track: HeadTrack, values: Mapping[str, Tensor]) -> Tensor:
-    joints, none = track.joints, torch.zeros_like(track.rotation[:, 0])
+def _looking(
+    names: tuple[str, ...], weights: Tensor, values: Mapping[str, Tensor]
+) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
+    """Named weights (T, K) with the lids following the gaze, and the yaw and pitch (T,) that remain to each eye's joint."""
+    none, gaze = torch.zeros_like(weights[:, 0]), {}
+    columns = dict(zip(names, weights.unbind(1), strict=True))
     for side, joint in _EYES.items():
+        yaw, pitch = (values.get(n, none) + values.get(n + side, none) for n in ("gazeYaw", "gazePitch"))
+        followed, left = lids_follow(columns, side, pitch)
+        columns |= {name: torch.where(pitch != 0, weight, columns[name]) for name, weight in followed.items()}
+        gaze[joint] = yaw, torch.where(pitch != 0, left, pitch)
+    return torch.stack(list(columns.values()), 1), gaze
+
+
+def _gazed_and_opened(
+    head: HeadModel, track: HeadTrack, gaze: Mapping[str, tuple[Tensor, Tensor]], values: Mapping[str, Tensor]
+) -> Tensor:
+    joints = track.joints
+    for joint, angles in gaze.items():
         if joint in track.joint_names:
-            gaze = [values.get(n, none) + values.get(n + side, none) for n in ("gazeYaw", "gazePitch")]
-            turned = compose(track.joint(joint), gaze_rotation(*gaze))
-            joints = _joint_replaced(track, joints, joint, turned, torch.stack(gaze).any(0))
+            turned = compose(track.joint(joint), gaze_rotation(*angles))
+            joints = _joint_replaced(track, joints, joint, turned, torch.stack(angles).any(0))
     if "jawOpen" in values and _opens_by_joint(head):
         opened = compose(track.jaw, jaw_rotation(values["jawOpen"]))
         joints = _joint_replaced(track, joints, "jaw", opened, values["jawOpen"] != 0)
@@ -279,10 +298,10 @@ def _sliders(head: HeadModel) -> dict[str, tuple[Axis, ...]]:
     return expression_sliders(tuple(n for n in ARKIT_NAMES if mapping.knows(n)))
 
 
-def _expressed(head: HeadModel, track: HeadTrack, values: Mapping[str, Tensor]) -> HeadTrack:
-    """The sliders added to a head's own names, which stay within 0..1."""
+def _expressed(head: HeadModel, track: HeadTrack, weights: Tensor, values: Mapping[str, Tensor]) -> HeadTrack:
+    """The sliders added to a head's own names, `weights` (T, E), which stay within 0..1."""
     expression = track.expression
-    moved = _raised(head.expression_names, expression, _sliders(head), values)
+    moved = _raised(head.expression_names, weights, _sliders(head), values)
     if "mouthClose" in values and "jawOpen" in head.expression_names:
         # It is ARKit's counterpart of jawOpen: beyond that it would push the lips through each other.
         close, jaw = (head.expression_index(n) for n in ("mouthClose", "jawOpen"))
@@ -290,10 +309,10 @@ def _expressed(head: HeadModel, track: HeadTrack, values: Mapping[str, Tensor]) 
     return replace(track, expression=within(moved, expression))
 
 
-def _mapped(head: HeadModel, track: HeadTrack, values: Mapping[str, Tensor]) -> HeadTrack:
-    """The sliders on a head without names: what the map makes of them is added, and its joints turn further."""
-    none = track.expression.new_zeros(len(track), len(ARKIT_NAMES))
-    expression, turns = arkit_map(head).apply(_raised(ARKIT_NAMES, none, _sliders(head), values))
+def _mapped(head: HeadModel, track: HeadTrack, weights: Tensor, values: Mapping[str, Tensor]) -> HeadTrack:
+    """The sliders added to ARKit's `weights` (T, 52) on a head without names: what the map makes of them is added to the
+    track's own, and its joints turn further."""
+    expression, turns = arkit_map(head).apply(_raised(ARKIT_NAMES, weights, _sliders(head), values))
     joints = torch.where(turns.any(-1, keepdim=True), compose(track.joints, turns), track.joints)
     return replace(track, expression=track.expression + expression, joints=joints)
 
@@ -304,12 +323,13 @@ def _raised(
     """The sliders added to named weights (T, K). One with an opposite takes that away before it raises its own."""
     columns = dict(zip(names, expression.unbind(1), strict=True))
     for name, value in values.items():
-        for up, down in sliders.get(name, ()):
+        for up, down, full in sliders.get(name, ()):
             if down is None:
-                columns[up] = columns[up] + value
+                columns[up] = columns[up] + full * value
                 continue
-            taken = value.clamp(-columns[up].clamp(min=0), columns[down].clamp(min=0))
-            raised = value - taken
-            columns[up] = columns[up] + taken.clamp(max=0) + raised.clamp(min=0)
-            columns[down] = columns[down] - taken.clamp(min=0) - raised.clamp(max=0)
+            rise, fall = value.clamp(min=0), (-value).clamp(min=0)
+            down_less = columns[down].clamp(min=0).minimum(rise)
+            up_less = columns[up].clamp(min=0).minimum(full * fall)
+            columns[up] = columns[up] + full * (rise - down_less) - up_less
+            columns[down] = columns[down] + (fall - up_less / full) - down_less
     return torch.stack(list(columns.values()), 1)

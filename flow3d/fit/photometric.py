@@ -16,34 +16,29 @@ from torch import Tensor
 from ..errors import InputError
 from ..head.model import HeadModel
 from ..track import HeadTrack
-from . import mediapipe_points as mp
-from . import priors
 from .anchor import Anchor
 from .appearance import FaceRender
 from .faces import Face, check_picture
-from .levenberg_marquardt import Deviations, Pose, Shared, Solver
-from .observations import Observations, observe
+from .levenberg_marquardt import Deviations, Pose, Shared
 from .offsets import landmark_residuals, personal_offsets
 from .photo_view import View, face_square, view
 from .photometric_problem import Problem, State, deviations, first_look
 from .smoothing import interpolate
+from .solved import SHAPE_FRAMES, Solved, spread
 
 Progress = Callable[[int, int], None]
 """Called with (done, total); it may raise to cancel."""
 
 _SIDES = (64, 128)  # pixels of the face's square, coarse to fine
 _KEY_FRAMES = 6  # whose pictures tell of shape, light and albedo
-_SHAPE_FRAMES = 48  # whose landmarks tell of the shape
 _LOOK_STEPS, _STEPS, _FRAME_STEPS = 4, 5, 3
 _LEAST_PIXELS = 300  # of the face at the finest size
 
 
 @dataclass(frozen=True, eq=False)
 class PhotometricReport:
-    """What the pictures told, and how much better the head explains them."""
+    """How much better the head explains the pictures."""
 
-    texture: Tensor  # (V, 3) linear albedo 0..1, the skin's mean colour off the face
-    light: Tensor  # (9, 3) radiance in spherical harmonics, camera frame
     residual_before: float  # median colour error (linear, 0..1) of the landmark fit, with light and albedo fitted to it
     residual_after: float
     error_before: float  # mean landmark error, hundredths of the distance between the eyes
@@ -57,17 +52,6 @@ class PhotometricReport:
             f"error {self.error_before:.2f}% to {self.error_after:.2f}% of the eye distance"
         )
         return text + (f"; {self.left} frames show too little skin and keep the landmark fit" if self.left else "")
-
-
-@dataclass(frozen=True, eq=False)
-class _Given:
-    """The landmark fit of the frames with a face, as the solver has it."""
-
-    solver: Solver
-    shared: Shared
-    x: Pose
-    seen: Observations
-    at: Tensor  # (n,) their places in the track
 
 
 def refine_photometric(
@@ -87,14 +71,15 @@ def refine_photometric(
 
     Returns:
         The track with shape, expression, joints, rotation, translation, offsets, error and deviations brought up to date in
-        the frames that show enough of the face, the others as they were; and what the pictures told.
+        the frames that show enough of the face, the others as they were, and with `texture` (off the face it is the skin's
+        mean colour) and `light`; and how much better the pictures are explained.
 
     Raises:
         InputError: faces that are not the track's, pictures that are not the camera's, or none that shows enough skin.
     """
-    given = _given(head, track, faces)
+    given = _solved(head, track, faces)
     render = render or FaceRender(head)
-    done, keys = 0, _spread(len(given.at), _KEY_FRAMES)
+    done, keys = 0, spread(len(given.at), _KEY_FRAMES)
     total = len(_SIDES) * _STEPS + (len(given.at) - len(keys))
 
     def step() -> None:
@@ -116,8 +101,6 @@ def refine_photometric(
     x, refined = _solve_others(render, track, given, state, keys, images, step)
     new = replace(given, shared=Shared(state.shape, given.shared.focal), x=x)
     report = PhotometricReport(
-        texture=render.texture(state.look),
-        light=state.look.light.float().cpu(),
         residual_before=before,
         residual_after=problem.typical_residual(state),
         error_before=float(_error(given)[refined].mean()),
@@ -125,10 +108,11 @@ def refine_photometric(
         frames=int(refined.sum()),
         left=int((~refined).sum()),
     )
-    return _updated(head, track, new, given.at[keys], deviation), report
+    track = _updated(head, track, new, given.at[keys], deviation)
+    return replace(track, texture=render.texture(state.look), light=state.look.light.float().cpu()), report
 
 
-def _given(head: HeadModel, track: HeadTrack, faces: Sequence[Face | None]) -> _Given:
+def _solved(head: HeadModel, track: HeadTrack, faces: Sequence[Face | None]) -> Solved:
     """The landmark problem at the track's solution."""
     found = [f for f in faces if f is not None]
     if len(faces) != len(track) or not found:
@@ -136,32 +120,10 @@ def _given(head: HeadModel, track: HeadTrack, faces: Sequence[Face | None]) -> _
             f"Photometric fit: {len(found)} faces are given for {len(faces)} frames, the track has {len(track)}. Fit the "
             "track to these faces first."
         )
-    at = torch.tensor([i for i, f in enumerate(faces) if f is not None])
-    x = Pose(*(getattr(track, name)[at].double() for name in Pose.__dataclass_fields__))
-    seen = observe(head, found, track.camera)
-    if len(found) > 1:  # in a clip the landmark fit trusts the detector's rotations
-        measured = torch.tensor([f.matrix is not None for f in found])
-        seen = replace(seen, rotation=x.rotation, trust=measured * priors.ROTATION_TRUST)
-    solver = Solver(head, track.camera, seen, _eye_distance(head, track[at]))
-    shared = Shared(track.shape[: solver.n_shape].double(), track.camera.focal)
-    some = _spread(len(found), _SHAPE_FRAMES)
-    return _Given(solver.with_noise(solver.noise_level(shared, x[some], seen[some])), shared, x, seen, at)
+    return Solved.of(head, track, faces)
 
 
-def _eye_distance(head: HeadModel, track: HeadTrack) -> float:
-    """Pixels between the eyes' outer corners of the fitted head, of the typical frame."""
-    some = _spread(len(track), _SHAPE_FRAMES)
-    marks = head.dense.on(track[some].vertices(head), head.faces)[:, [mp.RIGHT_EYE_CORNER, mp.LEFT_EYE_CORNER]]
-    corners = track.camera.project(marks)
-    return max(float((corners[:, 0] - corners[:, 1]).norm(dim=-1).median()), 2.0)
-
-
-def _spread(count: int, most: int) -> Tensor:
-    """(n,) at most `most` indices, evenly over `count`."""
-    return torch.linspace(0, count - 1, min(count, most)).round().long().unique()
-
-
-def _error(given: _Given) -> Tensor:
+def _error(given: Solved) -> Tensor:
     return given.solver.error(given.shared, given.x, given.seen)
 
 
@@ -191,13 +153,13 @@ def _too_few(track: HeadTrack) -> InputError:
     return InputError(f"Photometric fit: there are fewer pictures than the {len(track)} frames of the track. Give all of them.")
 
 
-def _face_view(render: FaceRender, track: HeadTrack, given: _Given, k: int, image: NDArray[np.uint8], side: int) -> View:
+def _face_view(render: FaceRender, track: HeadTrack, given: Solved, k: int, image: NDArray[np.uint8], side: int) -> View:
     """The face as the landmark fit has it in the k-th frame with a face."""
     vertices = render.vertices(given.shared.shape, given.x[k : k + 1])[render.painted]
     return view(image, track.camera, face_square(track.camera.project(vertices)), side)
 
 
-def _shows_enough(render: FaceRender, track: HeadTrack, given: _Given, k: int, image: NDArray[np.uint8]) -> bool:
+def _shows_enough(render: FaceRender, track: HeadTrack, given: Solved, k: int, image: NDArray[np.uint8]) -> bool:
     v = _face_view(render, track, given, k, image, _SIDES[-1])
     return len(render.pixels(v, given.shared.shape, given.x[k : k + 1]).places) >= _LEAST_PIXELS
 
@@ -205,13 +167,13 @@ def _shows_enough(render: FaceRender, track: HeadTrack, given: _Given, k: int, i
 def _solve_keys(
     render: FaceRender,
     track: HeadTrack,
-    given: _Given,
+    given: Solved,
     keys: Tensor,
     pictures: list[NDArray[np.uint8]],
     step: Callable[[], None],
 ) -> tuple[Problem, State, float]:
     """Everything from the key frames' pictures; and the colour error before their geometry moved."""
-    some = torch.cat([keys, _spread(len(given.at), _SHAPE_FRAMES)]).unique()
+    some = torch.cat([keys, spread(len(given.at), SHAPE_FRAMES)]).unique()
     anchor = Anchor.at(given.solver, given.shared, given.x[some], given.seen[some])
     anchor = anchor.marginal(torch.searchsorted(some, keys))
     state = State(given.shared.shape, anchor.x, first_look(render))
@@ -229,7 +191,7 @@ def _solve_keys(
 def _solve_others(
     render: FaceRender,
     track: HeadTrack,
-    given: _Given,
+    given: Solved,
     solved: State,
     keys: Tensor,
     images: Iterable[NDArray[np.uint8]],
@@ -266,7 +228,7 @@ def _put(x: Pose, at: Tensor, values: Pose) -> None:
         getattr(x, name)[at] = getattr(values, name)
 
 
-def _updated(head: HeadModel, track: HeadTrack, new: _Given, keys: Tensor, deviation: Deviations) -> HeadTrack:
+def _updated(head: HeadModel, track: HeadTrack, new: Solved, keys: Tensor, deviation: Deviations) -> HeadTrack:
     """The track with the refined frames' values, and with what follows from them."""
 
     def put(old: Tensor, values: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ _HINTS = get_type_hints(HeadTrack)
 _TENSORS = tuple(f.name for f in fields(HeadTrack) if _HINTS[f.name] in (Tensor, Tensor | None))
 _REQUIRED = tuple(f.name for f in fields(HeadTrack) if f.name in _TENSORS and f.default is MISSING)
 _PLAIN = tuple(f.name for f in fields(HeadTrack) if f.name not in _TENSORS and f.name != "camera")
-_PER_CLIP = ("shape", "offsets", "shape_deviation")
+_PER_CLIP = ("shape", "offsets", "shape_deviation", "texture", "light")
 """Tensor fields without a leading time axis."""
 _SCALARS = ("confidence", "state", "error", "rotation_deviation", "translation_deviation", "shape_deviation")
 
@@ -90,6 +90,9 @@ def _check_arrays(arrays: dict[str, Tensor]) -> None:
             raise ValueError(f"{name} is {tuple(x.shape)}, not a list of points")
         if name in _SCALARS and x.dim() != 1:
             raise ValueError(f"{name} is {tuple(x.shape)}, not a row of numbers")
+    texture = arrays.get("texture")
+    if texture is not None and texture.numel() and (texture.min() < 0 or texture.max() > 1):
+        raise ValueError("texture holds values outside 0..1")
     state = arrays.get("state")
     if state is not None and (state.is_floating_point() or state.min() < 0 or state.max() >= len(STATE_NAMES)):
         raise ValueError(f"state holds values other than 0 to {len(STATE_NAMES) - 1}")

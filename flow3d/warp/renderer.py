@@ -4,6 +4,8 @@ Inside the head the mesh says where each pixel came from; around it that motion 
 still picture; what the photo never showed is filled from beside it, and marked.
 """
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import torch
@@ -82,13 +84,14 @@ class FlowWarp:
         if np.abs(vertices.numpy() - self.surface.vertices).max() < _STILL:
             return image, mask
         now = self.camera.project(vertices).numpy()
+        bent = now - self.camera.project(self.target_vertices(self._posed(target))).numpy()
         moved = np.linalg.norm(now - self.pixels, axis=1)[self.root[:, 0].numpy() < 0.1].mean()
         fading = reach(float(moved) / self.head_width)
         seen_in_either = np.concatenate([now, self.surface.pixels])
         window = Window.about(seen_in_either, (fading[1] + 0.1) * self.head_width, self.camera.width, self.camera.height)
         outside, inside = self.drawing.draw(vertices, window.camera(self.camera))
         here = window.pixels()
-        flow, filled, drawn_out = self._flow(window, here, outside, target, fading)
+        flow, filled, drawn_out = self._flow(window, here, outside, bent, target, fading)
         colour = cv2.remap(
             self.image, here + flow - np.float32(0.5), None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
         )
@@ -102,35 +105,51 @@ class FlowWarp:
         window.of(mask)[:] = (255 * filled.clip(0, 1)).astype(np.uint8)
         return image, mask
 
+    def _posed(self, target: HeadTrack) -> HeadTrack:
+        """The photo's head, its face as it is there, where the target's stands."""
+        joints = self.source.joints.clone()
+        if "neck" in self.source.joint_names:
+            neck = self.source.joint_names.index("neck") - 1
+            joints[:, neck] = target.joints[:, neck]
+        return replace(self.source, rotation=target.rotation, translation=target.translation, joints=joints)
+
     def _turn(self, target: HeadTrack) -> Array:
         """(3, 3) the head's turn in the camera frame, from the target to the photo."""
         there, here = (cv2.Rodrigues(track.rotation[0].numpy().astype(np.float64))[0] for track in (target, self.source))
         return (here @ there.T).astype(np.float32)
 
     def _flow(
-        self, window: Window, here: Array, drawn: Drawn, target: HeadTrack, fading: tuple[float, float]
+        self, window: Window, here: Array, drawn: Drawn, bent: Array, target: HeadTrack, fading: tuple[float, float]
     ) -> tuple[Array, Array, Array]:
         """What to add to each pixel of the window to come to its place in the photo (h, w, 2); how much of what stands
-        there the photo never showed (h, w); and how much of that is the face's own surface, drawn out (h, w)."""
+        there the photo never showed (h, w); and how much of that is the face's own surface, drawn out (h, w).
+
+        `bent` (V, 2) is how far the face's expression moves the target's vertices in the picture.
+        """
         surface = self.surface
         turn = self._turn(target)
-        firm = smoothstep(np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1))), *_TURN) * self.plain
+        turned = smoothstep(np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1))), *_TURN)
+        firm = turned * self.plain
         pixels = surface.pixels + firm * (surface.turned_pixels - surface.pixels)
-        values = drawn.blend(np.concatenate([pixels, surface.seen[:, None], self.loose], 1).astype(np.float32))
+        columns = (pixels, surface.seen[:, None], self.loose, firm * surface.drawn_out[:, None], bent)
+        values = drawn.blend(np.concatenate(columns, 1).astype(np.float32))
         flow = np.zeros_like(here)
         flow.reshape(-1, 2)[drawn.at] = values[:, :2] - here.reshape(-1, 2)[drawn.at]
-        on_head, seen, loose = (np.zeros(here.shape[:2], np.float32) for _ in range(3))
+        strain = np.zeros_like(here)
+        strain.reshape(-1, 2)[drawn.at] = values[:, 5:]
+        on_head, seen, loose, continued = (np.zeros(here.shape[:2], np.float32) for _ in range(4))
         on_head.ravel()[drawn.at] = 1
         seen.ravel()[drawn.at] = values[:, 2]
         loose.ravel()[drawn.at] = values[:, 3]
+        continued.ravel()[drawn.at] = values[:, 4]
         shift = (target.translation[0] - self.source.translation[0]).numpy()
         body = (-_BODY * shift[:2] * self.camera.focal / float(self.source.translation[0, 2])).astype(np.float32)
         size = float(target.translation[0, 2] / self.source.translation[0, 2])
         plane = _in_plane(turn) * np.float32(size)
-        around, stretched = self.surroundings.motion(window, flow, seen, on_head, body, plane, fading)
+        around, stretched = self.surroundings.motion(window, flow, strain, seen, on_head, body, plane, fading)
         own = (on_head * (seen + (1 - seen) * (1 - loose)))[..., None]
         unseen = (1 - smoothstep(seen, 0, _SEEN)) * on_head + stretched * (1 - on_head)
-        drawn_out = unseen * on_head * (1 - loose)
+        drawn_out = np.maximum(unseen * turned, continued) * on_head * (1 - loose) + stretched * (1 - own[..., 0])
         return flow * own + around * (1 - own), unseen, drawn_out
 
 

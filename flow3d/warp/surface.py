@@ -20,7 +20,9 @@ Array = NDArray[np.float32]
 _DEPTH_TOLERANCE = 0.004  # metres
 _FACING = (0.05, 0.30)  # cosine between normal and view, from unseen to seen
 _HAIRLINE, _TRAGI = 10, (234, 454)  # MediaPipe landmarks: the top of the oval, and before each ear
-_SLANT = 0.7  # how well a vertex is seen at least to be shown turned
+_SLANT = (0.2, 0.4)  # the same cosine of what bears being shown turned: at the temples, where hair begins, and on the cheeks
+_CLEAR = 0.1  # beyond that cosine: none of it is continued any more
+_CHEEKS = (0.0, 0.03)  # metres below the eyes
 _ANCHOR = 1e-4  # keeps hidden vertices that no seen one can reach where they are
 
 
@@ -37,6 +39,7 @@ class SourceSurface:
     pixels: Array  # (V, 2)
     turned_pixels: Array  # (V, 2)
     seen: Array  # (V,) 0..1
+    drawn_out: Array  # (V,) 0..1: how much of a turned vertex is continued rather than shown
 
     @classmethod
     def of(cls, head: HeadModel, vertices: torch.Tensor, camera: Camera) -> "SourceSurface":
@@ -45,18 +48,28 @@ class SourceSurface:
         fragments = rasterize(vertices[None], faces, camera)
         pixels = camera.project(vertices).numpy()
         unhidden = _unhidden(vertices.numpy(), pixels, fragments.depth[0].numpy())
-        seen = unhidden * smoothstep(_facing(head, vertices), *_FACING)
+        facing = _facing(head, vertices)
+        seen = unhidden * smoothstep(facing, *_FACING)
         drawn = np.zeros(len(pixels), bool)
         drawn[faces[fragments.triangle[fragments.triangle >= 0].unique().long()].unique()] = True
-        filled = _extended(head, pixels, (seen > 0) | (drawn & unhidden)).astype(np.float32)
-        turned = _extended(head, pixels, seen > _SLANT).astype(np.float32)
-        return cls(vertices.numpy(), filled, turned, seen.astype(np.float32))
+        filled = _extended(head, pixels, (seen > 0) | drawn).astype(np.float32)
+        slant = _slant(head)
+        turned = _extended(head, pixels, unhidden & (facing > slant)).astype(np.float32)
+        drawn_out = 1 - unhidden * smoothstep(facing, slant, slant + _CLEAR)
+        return cls(vertices.numpy(), filled, turned, seen.astype(np.float32), drawn_out.astype(np.float32))
 
 
 def _facing(head: HeadModel, vertices: torch.Tensor) -> Array:
     normals = vertex_normals(vertices[None], head.faces)[0]
     view = -vertices / vertices.norm(dim=-1, keepdim=True)
     return (normals * view).sum(-1).numpy()
+
+
+def _slant(head: HeadModel) -> Array:
+    """(V,) the least cosine between normal and view at which a vertex bears being shown turned."""
+    eyes = head.dense.on(head.template, head.faces)[[mp.RIGHT_EYE_CORNER, mp.LEFT_EYE_CORNER], 1].mean()
+    cheek = smoothstep((eyes - head.template[:, 1]).numpy(), *_CHEEKS)
+    return (_SLANT[0] + (_SLANT[1] - _SLANT[0]) * cheek).astype(np.float32)
 
 
 def _unhidden(vertices: Array, pixels: Array, depth: Array) -> NDArray[np.bool_]:
