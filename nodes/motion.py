@@ -27,9 +27,9 @@ _SLIDERS = (
     ("y", 50.0, 0.1, "Centimetres. Positive moves the head up."),
     ("z", 50.0, 0.1, "Centimetres. Positive moves the head towards the camera."),
     ("gazeYaw", 45.0, 0.5, "Degrees, both eyes. Positive looks to the right in the picture."),
-    ("gazePitch", 35.0, 0.5, "Degrees, both eyes. Positive looks up."),
+    ("gazePitch", 35.0, 0.5, "Degrees, both eyes. Positive looks up. The lids follow."),
     ("jawOpen", 1.0, 0.01, "Parts of a fully open mouth, added to what is there."),
-    ("smile", 1.0, 0.01, "Parts of a full smile, added to what is there."),
+    ("smile", 1.0, 0.01, "1 is a broad smile, added to what is there."),
     ("blink", 1.0, 0.01, "Parts of closed eyes, added to what is there; -1 opens closed eyes."),
     ("browUp", 1.0, 0.01, "Parts of fully raised brows, added to what is there."),
 )

@@ -1,6 +1,7 @@
 """The head reduced to its landmarks: what the solver evaluates and differentiates, a tenth of the mesh."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ class LandmarkModel:
     parents: tuple[int, ...]
 
     @classmethod
+    @lru_cache(maxsize=4)  # a stream asks for it with every frame
     def of(cls, head: HeadModel, n_shape: int) -> "LandmarkModel":
         """The 478 dense landmarks of a head with its first `n_shape` identity components, in float64 on the CPU.
 
