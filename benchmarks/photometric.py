@@ -119,12 +119,12 @@ def synthetic(head: HeadModel, stills: int) -> dict[str, list[Errors]]:
 def table(rows: dict[str, list[Errors]]) -> str:
     """Medians, and the share of stills that are better than with landmarks alone."""
     base = np.array([astuple(e) for e in rows["landmarks"]])
-    names = ("rotation deg", "over deviation", "translation %", "shape %", "expression %")
+    names = ("rotation deg", "over deviation", "translation %", "over deviation", "shape %", "expression %")
     lines = [f"{'median (better than landmarks)':32s}" + "".join(f"{name:>17s}" for name in names)]
     for name, all_errors in rows.items():
         values = np.array([astuple(e) for e in all_errors])
         better = np.nanmean(values < base, axis=0)
-        shown = np.ma.median(np.ma.masked_invalid(values), axis=0).filled(np.nan) * (1, 1, 100, 100, 100)
+        shown = np.ma.median(np.ma.masked_invalid(values), axis=0).filled(np.nan) * (1, 1, 100, 1, 100, 100)
         cells = [f"{value:10.2f} ({100 * share:3.0f}%)" for value, share in zip(shown, better, strict=True)]
         lines.append(f"{name:32s}" + "".join(cells))
     return "\n".join(lines)
