@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,7 @@ import skimage.data
 from PIL import Image
 
 from comfyui_flow3d.flow3d.errors import Flow3DError, InputError
-from comfyui_flow3d.flow3d.fit.detect import MediaPipeDetector
+from comfyui_flow3d.flow3d.fit.detect import MediaPipeDetector, _meant, _Square
 from comfyui_flow3d.flow3d.fit.faces import Face
 
 MIDDLE = 168  # between the eyes
@@ -250,3 +251,15 @@ def test_errors_reach_stderr_again(detector: MediaPipeDetector, capfd: pytest.Ca
     """Once it is built, the process's stderr is what it was."""
     os.write(2, b"still there\n")
     assert "still there" in capfd.readouterr().err
+
+
+def test_a_face_within_a_face_is_not_meant(face: Face) -> None:
+    """The landmarker reads a face a third as large beside the nose of some wide open mouths; its middle may be nearer."""
+    left, top, right, bottom = face.box
+    x, y = face.centre
+    square = _Square(x + 0.1 * (right - left), y - 0.05 * (bottom - top), right - left)
+    within = replace(face, points=(face.points - face.centre) / 3 + (square.x, square.y))
+    beside = replace(face, points=face.points + (1.2 * (right - left), 0))
+    assert _meant([within, face, beside], square) is face
+    assert _meant([within, face, beside], replace(square, x=square.x + 1.2 * (right - left))) is beside
+    assert _meant([beside], replace(square, x=square.x - 0.5 * square.side)) is None and _meant([], square) is None

@@ -1,13 +1,18 @@
 """Eyes and mouth open by measure: the openings are taken from the meshes themselves."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from comfyui_flow3d.flow3d.camera import Camera
+from comfyui_flow3d.flow3d.fit.detect import MediaPipeDetector
 from comfyui_flow3d.flow3d.fit.retarget import retarget
 from comfyui_flow3d.flow3d.head.model import HeadModel
+from comfyui_flow3d.flow3d.render.shade import shade
 from comfyui_flow3d.flow3d.track import HeadTrack
 
 LIDS = ((160, 144), (159, 145), (158, 153))
@@ -32,6 +37,12 @@ def opening(head: HeadModel, track: HeadTrack, pairs: tuple[tuple[int, int], ...
 
 
 @pytest.fixture(scope="module")
+def detector(face_landmarker: Path) -> Iterator[MediaPipeDetector]:
+    with MediaPipeDetector(face_landmarker) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
 def shapes(open_head: HeadModel) -> tuple[torch.Tensor, torch.Tensor]:
     random = torch.Generator().manual_seed(5)
     return tuple(0.6 * torch.randn(open_head.n_shape, generator=random) for _ in range(2))
@@ -44,8 +55,26 @@ def test_a_closed_eye_closes(open_head: HeadModel, shapes):
     target = retarget(open_head, source, driver)
     ours, theirs = opening(open_head, target, LIDS), opening(open_head, driver, LIDS)
     assert ours[2] < 0.12 * ours[0]
-    share = ((theirs[1] / theirs[0]) - 0.2) / 0.8
-    assert ours[1] / ours[0] == pytest.approx(float(share), abs=0.1)
+    assert ours[1] / ours[0] < theirs[1] / theirs[0]  # what the detector sees is more than there is
+
+
+def test_half_closed_eyes_are_truly_half_closed(open_head: HeadModel, detector: MediaPipeDetector):
+    """Lids of a render close by known shares. What the detector sees of that, given to another face, comes nearer to the
+    truth than the detector does."""
+    blinks = [0.0, 0.3, 0.45, 0.6]
+    rendered = track_of(open_head, torch.zeros(open_head.n_shape), eyeBlinkRight=blinks, eyeBlinkLeft=blinks)
+    true = opening(open_head, rendered, LIDS)
+    pictures = (255 * shade(open_head, rendered.vertices(open_head), rendered.camera)).byte().numpy()
+    points = torch.tensor(np.array([detector.detect(picture)[0].points for picture in pictures]))
+    seen = torch.stack([points[:, low, 1] - points[:, up, 1] for up, low in LIDS]).mean(0)
+    driver = track_of(open_head, torch.zeros(open_head.n_shape), eyeBlinkRight=[0.0] * 4)
+    offsets = torch.zeros(4, 478, 3)
+    offsets[:, [161, 160, 159, 158, 157], 1] = -(float(true[0]) * (1 - seen / seen[0]))[:, None].float()
+    source = track_of(open_head, 0.3 * torch.ones(open_head.n_shape), eyeBlinkRight=[0.0])
+    target = retarget(open_head, source, replace(driver, landmark_offsets=offsets))
+    ours = opening(open_head, target, LIDS)
+    wrong, wrong_before = ((x / x[0] - true / true[0]).abs()[1:] for x in (ours, seen))
+    assert wrong_before.max() > 0.12 and wrong.mean() < 0.6 * wrong_before.mean()
 
 
 def test_the_mouth_opens_as_wide(open_head: HeadModel, shapes):

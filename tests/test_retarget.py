@@ -56,13 +56,35 @@ def test_relative_rotations_compose():
         assert ((drive * drive[0].inv() * start[0]).inv() * got).magnitude().max() < 1e-6
 
 
-def test_relative_expression_adds_and_stays_in_range():
+def test_relative_expression_adds_in_head_sizes_and_stays_in_range():
+    """The driver's head is 1.3 times as large as the source's: its components move a face by as much more."""
     target = retarget(HEAD, SOURCE, DRIVER)
-    wanted = SOURCE.expression + DRIVER.expression - DRIVER.expression[0]
-    assert torch.allclose(target.expression, wanted.clamp(0, 1))
-    assert ((wanted < 0) | (wanted > 1)).any()
+    wanted = SOURCE.expression + (DRIVER.expression - DRIVER.expression[0]) / 1.3
+    lower = torch.tensor([n.startswith(("mouth", "jaw")) for n in NAMES])
+    assert torch.allclose(target.expression[:, ~lower], wanted[:, ~lower].clamp(0, 1), atol=1e-6)
+    assert torch.allclose(target.expression[:, lower], wanted[:, lower].clamp(-0.5, 1), atol=1e-6)
+    assert (wanted[:, ~lower] < 0).any() and (wanted[:, lower] < -0.1).any()
     unnamed = small_head((), 9)
-    assert torch.allclose(retarget(unnamed, SOURCE, DRIVER).expression, wanted)
+    assert torch.allclose(retarget(unnamed, SOURCE, DRIVER).expression, wanted, atol=1e-6)
+
+
+def test_lips_let_go_of_what_the_driver_begins_with(open_head):
+    """A driver whose first frame presses its lips widens its mouth, in head sizes, as much as a calm source does by it."""
+    idle = load_motion("idle", open_head)[[0, 0]]
+    press = [open_head.expression_index(f"mouthPress{side}") for side in ("Left", "Right")]
+    expression = torch.zeros_like(idle.expression)
+    expression[0, press] = 0.4
+    driver = replace(idle, expression=expression, landmark_offsets=None)
+    source = replace(idle[[0]], expression=expression[[1]], shape=0.5 * torch.ones(open_head.n_shape))
+    target = retarget(open_head, source, driver)
+
+    def change(track):
+        corners = open_head.dense.on(track.vertices(open_head), open_head.faces)[:, [61, 291]]
+        return (corners[1] - corners[0])[:, 0]
+
+    theirs, ours = change(driver), change(target)
+    assert theirs.abs().min() > 2e-4
+    assert torch.allclose(ours / theirs, (ours / theirs).mean().expand(2), rtol=0.2) and 0.5 < (ours / theirs).mean() < 2
 
 
 def head_sizes(track):

@@ -180,7 +180,7 @@ def test_smoothstep():
 
 
 def test_a_head_without_an_inner_mouth_or_masks(open_head: HeadModel, image, source):
-    """As FLAME is: through its open mouth one sees the inner side of its skin, which is painted dark."""
+    """As FLAME is: through its open mouth one sees the inner side of its skin, which is painted as flesh in the shade."""
     keep = open_head.face_parts != INNER_MOUTH
     places = torch.cumsum(keep, 0) - 1
     marks = Landmarks(places[open_head.dense.face], open_head.dense.bary)
@@ -189,7 +189,9 @@ def test_a_head_without_an_inner_mouth_or_masks(open_head: HeadModel, image, sou
     frame, mask = FlowWarp(bare, image, source).frame(target)
     points = target.camera.project(bare.dense.on(target.vertices(bare), bare.faces))[0].numpy()
     x, y = ((points[13] + points[14]) / 2).astype(int)
-    assert frame[y, x].max() < 60 and mask[y, x] > 200
+    cheek = image[tuple(points[50].astype(int)[::-1])].astype(float)
+    here = frame[y, x].astype(float)
+    assert here.mean() < 0.6 * cheek.mean() and here[0] / here[1:].mean() > cheek[0] / cheek[1:].mean() and mask[y, x] > 200
 
 
 SKIN, WHITE, IRIS, PUPIL = (205, 150, 120), (236, 234, 230), (70, 95, 120), (20, 18, 16)
@@ -322,6 +324,24 @@ def test_a_wide_open_mouth_shows_a_tongue(open_head: HeadModel, near: HeadTrack)
     beside = [light[rows[1], int(x) + side] for side in (-9, 9)]
     assert light[rows[0], int(x)] < 0.6 * min(beside)
     assert light[rows[1], int(x)] < 0.92 * min(beside)
+
+
+def test_a_wide_open_mouth_is_flesh_in_daylight(open_head: HeadModel, near: HeadTrack):
+    """As in clips of people who open theirs: towards the lower lip 0.5 to 1 of the skin's light, in the middle 0.35 to 0.9,
+    redder than skin; and the darker the less it is open."""
+    photo, _ = looking(open_head, near)
+
+    def inside(jaw: float) -> np.ndarray:
+        target = edit_track(open_head, near, {"jawOpen": jaw})
+        frame, _ = FlowWarp(open_head, photo, near).frame(target)
+        marks = target.camera.project(open_head.dense.on(target.vertices(open_head), open_head.faces))[0].numpy()
+        rows = [marks[13] + share * (marks[14] - marks[13]) for share in (0.45, 0.62)]
+        return np.array([frame[int(y), int(x) + 10].astype(float) for x, y in rows]) / SKIN
+
+    wide = inside(1.0)
+    assert 0.35 < wide[0, 1] < 0.9 and 0.5 < wide[1].mean() < 1
+    assert (wide[:, 0] > 1.15 * wide[:, 1]).all()
+    assert inside(0.25)[0].mean() < 0.7 * wide[0].mean()
 
 
 def whereabouts(head: HeadModel, track: HeadTrack, edit: dict[str, float]) -> np.ndarray:

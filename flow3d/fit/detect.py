@@ -190,7 +190,7 @@ class MediaPipeDetector:
         return sorted(faces, key=lambda f: f.size, reverse=True)
 
     def _landmarks(self, image: np.ndarray, region: _Square, near: _Square) -> Face | None:
-        """The face in the region that lies nearest to `near`, or None where none lies there."""
+        """The face in the region that `near` means, or None where none lies there."""
         cut = _cut(image, region, _CROP_SIDE)
         height, width = cut.image.shape[:2]
         result = self._landmarker.detect(_as_mediapipe(cut.image))
@@ -202,8 +202,24 @@ class MediaPipeDetector:
             points = np.stack(cut.back(x * width, y * height), -1)
             scores = np.array([c.score for c in blendshapes[1:]])
             faces.append(Face(points, z * width / cut.scale[0], scores, np.array(matrix, np.float64), near.score))
-        distance = [np.linalg.norm(f.points.mean(0) - (near.x, near.y)) for f in faces]
-        return faces[int(np.argmin(distance))] if min(distance, default=np.inf) < near.side else None
+        return _meant(faces, near)
+
+
+def _meant(faces: list[Face], square: _Square) -> Face | None:
+    """The face that covers a detected square best, or None where none lies there. The landmarker may find a second, smaller
+    face within a face, whose middle is even nearer."""
+    best = max(faces, key=lambda f: _shared(f.box, square), default=None)
+    return best if best is not None and np.linalg.norm(best.centre - (square.x, square.y)) < square.side else None
+
+
+def _shared(box: tuple[float, float, float, float], square: _Square) -> float:
+    """0..1, the intersection of a box (left, top, right, bottom) and a square over their union."""
+    left, top, right, bottom = box
+    half = square.side / 2
+    width = min(right, square.x + half) - max(left, square.x - half)
+    height = min(bottom, square.y + half) - max(top, square.y - half)
+    both = max(width, 0) * max(height, 0)
+    return both / ((right - left) * (bottom - top) + square.side**2 - both)
 
 
 def _as_mediapipe(image: np.ndarray) -> mediapipe.Image:

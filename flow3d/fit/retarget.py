@@ -34,9 +34,9 @@ def retarget(
     """The source's head doing what the driver does: a track as long as the driver, with the source's shape and camera.
 
     relative: what the driver changes against its frame `reference` is added to the source. Rotations compose,
-    `R(t) = R_drv(t) R_drv(reference)^-1 R_src`; the head moves in the picture as the driver's does, measured in head
-    sizes, and its depth changes by the same ratio; eyes and mouth open as the driver's do (see `openings.py`). The
-    reference frame is the source bit for bit.
+    `R(t) = R_drv(t) R_drv(reference)^-1 R_src`; the head moves in the picture as the driver's does, and the face by its
+    expressions, measured in head sizes; the depth changes by the same ratio; eyes and mouth open as the driver's do (see
+    `openings.py`). The reference frame is the source bit for bit.
     absolute: the driver's rotation, joints and expression as they are; the head stands in the picture where the driver's
     does and is as large (both against the image's short side).
 
@@ -90,6 +90,11 @@ def retarget(
     return match_openings(head, source, driver, target, frozenset(free), reference)
 
 
+_LOWER_FACE, _LEAST = ("mouth", "jaw", "cheek"), -0.5
+"""Named expressions are made for 0..1. But where the driver lets go of what its reference frame has, only values below 0 move
+the source's lips as the driver's move. Brows and eyes stay above 0: lids are opened by measure, and brows pull at them."""
+
+
 class _Relative:
     """The driver's change against one of its frames, on the source. Where nothing has changed the source's bits remain."""
 
@@ -98,11 +103,13 @@ class _Relative:
         self.rest = driver[[reference]]
 
     def expression(self, head: HeadModel) -> Tensor:
+        """The same change in head sizes: components are metres, however large the head."""
         start = self.source.expression
-        wanted = start + (self.driver.expression - self.rest.expression)
+        wanted = start + self.size_ratio * (self.driver.expression - self.rest.expression)
         if not head.expression_names:
             return wanted
-        return wanted.clamp(start.clamp(max=0), start.clamp(min=1))  # named components are 0..1
+        least = torch.tensor([_LEAST if n.startswith(_LOWER_FACE) else 0.0 for n in head.expression_names]).to(start)
+        return wanted.clamp(torch.minimum(start, least), start.clamp(min=1))
 
     def joints(self) -> Tensor:
         return _turned(self.source.joints, self.driver.joints, self.rest.joints)

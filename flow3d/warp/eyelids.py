@@ -19,7 +19,7 @@ _BELOW_BROW = ((33, 113, 225, 224, 223, 222, 221, 189, 133), (263, 342, 445, 444
 the brow."""
 _CHEEKS = (50, 280)
 _UNDER = 0.15  # eye widths from the lower lid to plain skin
-_CLOSING = (0.5, 0.95)  # share of the opening that is gone when the line appears, and is whole
+_CLOSING = (0.5, 0.95)  # share of the opening that is gone when the line appears on any eye, and is whole
 _STRENGTH = 0.95
 _STRETCH = (1.2, 2.0)  # of the upper lid's height, from photo to paint
 _PLAIN = 0.3  # of the samples of a column, the brighter: neither shadow nor lash
@@ -49,7 +49,8 @@ class Eyelids:
                 self._draw_eye(colour, marks, i, strength * _STRENGTH)
 
     def _draw_eye(self, colour: NDArray[np.uint8], marks: Array, i: int, line: float) -> None:
-        """One eye: the lid as far as it is stretched, and its lash line with the strength `line`."""
+        """One eye: the lid as far as it is stretched, which hides the photo's lashes, and a lash line on its rim instead;
+        `line` is the least strength of it."""
         axes = EyeFrame.of(marks, i)
         box = _box(marks[list(UPPER[i] + LOWER[i] + _CREASE[i])], int(4 * self.width) + 3, colour.shape)
         part = colour[box]
@@ -69,8 +70,9 @@ class Eyelids:
         form = _LIGHT * (np.sin(np.pi * v.clip(0, 1)) - 0.5) - _FOLD * np.exp(-((v / _FOLD_HEIGHT) ** 2))
         skin = skin * (1 + form)[..., None] + self._grain_at(i, along, down - fold)
         mixed = part + (skin - part) * share[..., None]
-        away = np.abs(down - (rim + lower) / 2) / max(0.5 * self.width, 0.6)
-        ink = line * np.exp(-(away**2)) * smoothstep(along, -0.02, 0.06) * (1 - smoothstep(along, 0.94, 1.02))
+        away = np.abs(down - np.minimum(rim, (rim + lower) / 2)) / max(0.5 * self.width, 0.6)
+        ends = smoothstep(along, -0.02, 0.06) * (1 - smoothstep(along, 0.94, 1.02))
+        ink = np.maximum(line, _STRENGTH * stretched * inside) * np.exp(-(away**2)) * ends
         part[:] = (mixed + (self.lashes[i] - mixed) * ink[..., None]).clip(0, 255).astype(np.uint8)
 
     def _grain_at(self, i: int, along: Array, below: Array) -> Array:

@@ -15,7 +15,10 @@ from .window import Drawn
 
 _LIP = (0.003, 0.008)  # metres from the skin's edge: where lip ends
 _CHEEKS = (50, 280, 205, 425)  # MediaPipe landmarks on plain skin
-_WARM = np.array([0.04, 0.02, -0.06])  # of enamel in a picture with full colours
+_ENAMEL_TINT = 0.4  # of skin's, which is partly the light's; in its strongest colour teeth are as light as skin
+_FLESH = 0.72, np.array([0.17, -0.10, -0.07])  # how light a tongue is beside teeth; its tint, in a picture with full colours
+_LIP_LIGHT = 0.84  # of skin's light that a lower lip has; the mouth of one in the shade is as dark
+_LOWER_LIP = ((17, 14), (84, 87), (314, 317), (405, 402), (181, 178))  # landmarks on its outer and its inner edge
 _SKULL_FIXED = "upper_teeth"
 
 
@@ -57,16 +60,16 @@ class MouthInterior:
         return cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), max(0.7, self.eye_distance / 90))
 
     def _palette(self, marks: Array) -> Palette:
-        skin = np.median(_at(self.image, marks[list(_CHEEKS)]), 0)
-        lips = np.median(_at(self.image, marks[list(mp.OUTER_LIPS)]), 0)
+        skin = np.median(_at(self.image, marks[list(_CHEEKS)]), 0).clip(1)
         shown = self.image[self.shown > 0.7]
-        colourful = min(2.5 * float(np.ptp(skin)) / max(float(skin.max()), 1.0), 1.0)
-        tint = 0.2 * (skin / max(float(skin.mean()), 1.0) - 1) + _WARM * colourful
-        enamel = (1.18 * skin.mean() * (1 + tint)).clip(0, 250)
+        colourful = min(4 * float(np.ptp(skin)) / float(skin.max()), 1.0)
+        enamel = skin.max() * (skin / skin.max()) ** _ENAMEL_TINT
         if len(shown) > 20:
             bright = shown[shown.sum(1) >= np.quantile(shown.sum(1), 0.6)].mean(0)
             enamel = np.maximum(bright, 0.5 * enamel)
-        return Palette(enamel, lips, skin)
+        lip = np.median(_at(self.image, marks[np.array(_LOWER_LIP)].mean(1)), 0)
+        shade = min(float(lip.mean()) / (_LIP_LIGHT * float(skin.mean())), 1.0)
+        return Palette(enamel, enamel * (_FLESH[0] + colourful * _FLESH[1]) * shade, skin)
 
     def paint(self, colour: NDArray[np.uint8], here: Array, vertices: Array, marks: Array, inside: Drawn) -> Array:
         """Paint the pixels where the inner mouth shows.

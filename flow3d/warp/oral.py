@@ -22,8 +22,10 @@ _ROUND = 1.1  # millimetres that a tooth's corner is cut
 _CORRIDOR = (0.45, 1.05)  # half widths of the mouth between which its corners grow dark
 _LIP_SHADE, _LIP_SHADE_HEIGHT = 0.4, 2.5  # what a lip's shade takes at its rim; millimetres
 _TONGUE_HALF = 0.024  # metres
-_THROAT = (0.020, 0.040)  # metres behind the lips: from the tongue's front to the dark
-_WIDE = (0.008, 0.028)  # metres between the lips from which light falls on the tongue, and does so fully
+_WIDE = (0.010, 0.028)  # metres between the lips from which light falls into the mouth, and does so fully
+_NARROW_LIGHT, _WIDE_LIGHT = (0.08, 0.3), (0.5, 1.0)  # of what falls on the face: below the upper lip, and farther down
+_LIT = 0.9  # of the way from the upper lip to the lower one, where the light is full
+_WALL = 0.8  # what cheeks and palate have of the tongue's light
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +33,7 @@ class Palette:
     """Colours (3,) of one photo's mouth in its own light."""
 
     enamel: Array
-    lip: Array
+    flesh: Array  # of the tongue in full light
     skin: Array
 
 
@@ -64,18 +66,18 @@ class OralCavity:
         """Colours (n, 3) of pixels with blended table rows `values` (n, 8)."""
         behind = (self.lips - values[:, 2]).clip(0)
         shade = _lip_shade(place)
-        dark = palette.lip * 0.16
-        cavity = palette.lip * (0.45 * np.exp(-(behind - 0.010).clip(0) / 0.024) * shade)[:, None]
-        out = cavity + (_tongue(values, behind, place, palette) - cavity) * values[:, 7:8]
-        for part, widths, light in ((5, _UPPER_WIDTHS, 1.0), (6, _LOWER_WIDTHS, 0.8)):
+        light = _daylight(place)
+        cavity = palette.flesh * (_WALL * light * shade)[:, None]
+        out = cavity + (_tongue(values, behind, light * shade, place, palette) - cavity) * values[:, 7:8]
+        for part, widths, share in ((5, _UPPER_WIDTHS, 1.0), (6, _LOWER_WIDTHS, 0.8)):
             own = values[:, part] > 0.5
             if own.any():
                 tone, whole, gum = _teeth(values[own, 3], values[own, 4], place.pixel, widths, part == 5)
-                colour = palette.enamel * (light * tone)[:, None]
-                colour = colour + (0.8 * palette.lip + 0.1 * palette.skin - colour) * gum[:, None]
-                bent = smoothstep(behind[own], 0.006, 0.035)
-                lit = colour * ((1 - 0.55 * bent) * shade[own])[:, None]
-                out[own] = dark + (lit - dark) * whole[:, None]
+                colour = palette.enamel * (share * tone)[:, None]
+                colour = colour + (palette.flesh - colour) * gum[:, None]
+                bent = smoothstep(behind[own], 0.006, 0.035)  # away from the light, as cheeks are
+                lit = colour * shade[own, None]
+                out[own] = cavity[own] + (lit - cavity[own]) * (whole * (1 - 0.75 * bent))[:, None]
         return out
 
 
@@ -115,20 +117,25 @@ def _teeth(along: Array, height: Array, pixel: float, widths: tuple[float, ...],
     return bulge * (1 - line), whole, smoothstep(height - gum_line, -soft, soft)
 
 
-def _tongue(values: Array, behind: Array, place: Place, palette: Palette) -> NDArray[np.floating]:
-    """(n, 3) the tongue: rounded, with a groove, a moist sheen on each side of it, and dark towards the throat."""
+def _tongue(values: Array, behind: Array, light: Array, place: Place, palette: Palette) -> NDArray[np.floating]:
+    """(n, 3) the tongue: rounded, with a groove, and a moist sheen on each side of it; `light` (n,) falls on it."""
     x = values[:, 0]
-    base = 0.72 * palette.lip + 0.14 * palette.skin
     tip = 1 - 0.55 * smoothstep(-values[:, 1], 0.0735, 0.0800)  # where it bends down, before the lower teeth
-    throat = 1 - smoothstep(behind, *_THROAT)
     across = (np.abs(x) / _TONGUE_HALF).clip(0, 1)
-    form = np.sqrt(1 - 0.85 * across**2)
-    groove = 1 - 0.2 * np.exp(-((x / 0.0022) ** 2)) * smoothstep(behind, 0.015, 0.020)
-    wide = float(smoothstep(np.float32(place.opening), *_WIDE))
-    light = (0.16 + (0.30 + 0.54 * wide) * throat) * form * groove * tip
-    light = light * (1 - 0.75 * np.exp(-place.below / (0.25 * max(place.opening, 0.004)))) * _lip_shade(place)
+    form = np.sqrt(1 - 0.6 * across**2)
+    groove = 1 - 0.15 * np.exp(-((x / 0.0022) ** 2)) * smoothstep(behind, 0.015, 0.020)
     sheen = np.exp(-(((np.abs(x) - 0.0075) / 0.0040) ** 2) - ((behind - 0.0195) / 0.0035) ** 2)
-    return base * light[:, None] + (0.22 * wide * sheen * tip)[:, None] * palette.skin
+    wide = float(smoothstep(np.float32(place.opening), *_WIDE))
+    return palette.flesh * (light * form * groove * tip)[:, None] + (0.15 * wide * sheen * tip)[:, None] * palette.skin
+
+
+def _daylight(place: Place) -> NDArray[np.floating]:
+    """(n,) what of the light on the face falls into the mouth: more the wider it is open, and more on what lies farther
+    below the upper lip, as light comes from above. Measured on five clips of people who open their mouths."""
+    wide = float(smoothstep(np.float32(place.opening), *_WIDE))
+    top, full = (narrow + (broad - narrow) * wide for narrow, broad in zip(_NARROW_LIGHT, _WIDE_LIGHT, strict=True))
+    down = place.below / np.maximum(place.below + place.above, 1e-6)
+    return top + (full - top) * smoothstep(down, 0, _LIT)
 
 
 def _lip_shade(place: Place) -> NDArray[np.floating]:

@@ -85,7 +85,8 @@ class HeadDrawing:
 
     def draw(self, vertices: torch.Tensor, camera: Camera) -> tuple[Drawn, Drawn]:
         """What a head with vertices (V, 3) in the camera frame shows: its outside, and its inner mouth."""
-        outer, triangle, depth = _drawn(vertices, self.outer, camera)
+        shown = _fronts(vertices, self.outer, camera) if len(self.inner) else np.arange(len(self.outer))
+        outer, triangle, depth = _drawn(vertices, self.outer[shown], camera)
         if len(self.inner):
             inner, _, mouth_depth = _drawn(vertices, self.inner, camera)
             skin_depth = np.full(camera.height * camera.width, np.inf, np.float32)
@@ -95,7 +96,7 @@ class HeadDrawing:
             inner = outer[self._between_lips(vertices, camera).ravel()[outer.at] & (depth > self._lip_depth(vertices) + _BEHIND)]
         through = np.zeros(camera.height * camera.width, bool)
         through[inner.at] = True
-        return outer[~self.ears[triangle] & ~through[outer.at]], inner
+        return outer[~self.ears[shown[triangle]] & ~through[outer.at]], inner
 
     def _lips(self, vertices: torch.Tensor) -> torch.Tensor:
         """(20, 3) the ring of the inner lips in the camera frame."""
@@ -109,6 +110,14 @@ class HeadDrawing:
         mask = np.zeros((camera.height, camera.width), np.uint8)
         ring = np.round(camera.project(self._lips(vertices)).numpy() * 16 - 8).astype(np.int32)
         return cv2.fillPoly(mask, [ring], 1, cv2.LINE_8, 4).astype(bool)
+
+
+def _fronts(vertices: torch.Tensor, faces: NDArray[np.int64], camera: Camera) -> NDArray[np.int64]:
+    """Indices of the faces whose front is seen. Where a strong expression lets the lips' inner side through the chin, one
+    sees its back."""
+    corners = camera.project(vertices).numpy()[faces]
+    a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    return np.flatnonzero(a[:, 0] * b[:, 1] < a[:, 1] * b[:, 0])
 
 
 def _drawn(
