@@ -367,5 +367,10 @@ def bench_command(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(numbers))
         return
+    if options.what == "flow":
+        from .flow3d.bench_flow import flow_table
+
+        print(flow_table(numbers))
+        return
     for name, value in numbers.items():
         print(f"{name:32} {value:10.1f}")

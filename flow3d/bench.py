@@ -3,18 +3,14 @@
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 
-from scipy.spatial import cKDTree
-
 from .animate import Driver, Options, Progress, render, retargeted
+from .bench_flow import measure_flow
 from .demo import LANDMARKS, demo_portrait, load_face
 from .fit.detect import MediaPipeDetector
 from .fit.solve import fit_track
-from .flow.field import FlowField
-from .flow.sampling import Sampling
 from .head.model import HeadModel
 from .io.motions import load_motion
 from .io.video import VideoReader, VideoWriter
@@ -22,11 +18,10 @@ from .paths import find_weight
 from .warp.renderer import FlowWarp
 
 _FRAMES = 50
-_FLOW_FRAMES = 3
 
 
 def measure(what: str, head: HeadModel, progress: Progress | None = None) -> dict[str, float]:
-    """Milliseconds a frame, by name. `what`: flow, fit or animate."""
+    """Figures by name: milliseconds a frame, for the flow seconds. `what`: flow, fit or animate."""
     return {"flow": measure_flow, "fit": measure_fit, "animate": measure_animate}[what](head, progress or _silent)
 
 
@@ -38,24 +33,6 @@ def _per_frame(frames: int, work: Callable[[], object]) -> float:
     start = perf_counter()
     work()
     return (perf_counter() - start) / frames * 1000
-
-
-def measure_flow(head: HeadModel, progress: Progress) -> dict[str, float]:
-    """The encoding of a 512 x 512 frame with 20 samples a ray, beside SciPy's nearest vertex for as many points."""
-    portrait = demo_portrait(head)
-    target = retargeted(head, portrait, Driver(load_motion("turn", head), ""), Options(frames=30))
-    field = FlowField(portrait.track, target, head, portrait.track.camera, Sampling())
-    field.encode([0])  # compiles the kernel
-    times = []
-    for i in range(_FLOW_FRAMES):
-        times.append(_per_frame(1, partial(field.encode, [10 * i])))
-        progress("flow", i + 1, _FLOW_FRAMES)
-    vertices = target[[20]].vertices(head)[0].numpy()
-    camera = portrait.track.camera
-    points = (camera.rays()[:: 2, :: 2] * float(vertices[:, 2].mean())).reshape(-1, 3).numpy()
-    share = len(points) / (camera.width * camera.height * Sampling().samples)
-    nearest = _per_frame(1, lambda: cKDTree(vertices).query(points, workers=-1)) / share
-    return {"flow.encode_ms": min(times), "flow.scipy_nearest_vertex_ms": nearest}
 
 
 def measure_fit(head: HeadModel, progress: Progress) -> dict[str, float]:

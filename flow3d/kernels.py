@@ -38,6 +38,12 @@ def as_array(tensor: torch.Tensor, dtype: Any) -> Any:
     return wp.from_torch(tensor.detach().contiguous(), dtype=dtype)
 
 
+def to_device(numbers: list, device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Nested lists of numbers as a tensor on `device`; the host does not wait for the copy."""
+    here = torch.tensor(numbers, dtype=dtype)
+    return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here.to(device)
+
+
 def kernel(function: Callable) -> Any:
     """A warp kernel without a backward pass, for use as a decorator.
 

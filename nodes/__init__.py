@@ -4,13 +4,15 @@ from comfy_api.latest import ComfyExtension, io
 
 from .crop import PasteBack, PortraitCropNode
 from .fit import FLAMEFit
-from .flow import FlowEncode
+from .flow import FlowEncode, FlowVisualize
 from .folders import register_folders
 from .head import LoadHeadModel
 from .motion import FLAMEEdit, FLAMERetarget
+from .render import RenderHead
 from .report import TrackReport
 from .timing import FLAMEMix, FLAMETime
 from .track import LoadHeadTrack, SaveHeadTrack
+from .tracks import FlowToTracks
 from .warp import FlowWarpPreview, FlowWarpVideo
 
 NODES: list[type[io.ComfyNode]] = [
@@ -26,6 +28,9 @@ NODES: list[type[io.ComfyNode]] = [
     SaveHeadTrack,
     LoadHeadTrack,
     FlowEncode,
+    FlowVisualize,
+    FlowToTracks,
+    RenderHead,
     FlowWarpPreview,
     FlowWarpVideo,
 ]

@@ -1,19 +1,21 @@
-"""3D Flow Encode: for every pixel of the target, where it came from on the source."""
+"""3D Flow Encode and 3D Flow Visualize: for every pixel of the target, where it came from on the source."""
 
 import logging
 
-import numpy as np
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..flow3d.camera import Camera
+from ..flow3d.errors import InputError
 from ..flow3d.flow.field import FlowField
+from ..flow3d.flow.pictures import VIEWS, FlowPictures, around_the_head, spread
+from ..flow3d.flow.report import flow_report
 from ..flow3d.flow.sampling import Sampling
 from ..flow3d.flow.visualize import flow_picture
 from ..flow3d.head.model import HeadModel
 from ..flow3d.track import HeadTrack
-from .running import finite, progress, to_image
+from .running import finite, one_of, progress, to_image, to_uint8
 from .sockets import Field, Head, Track
 
 _DEFAULT = Sampling()
@@ -25,21 +27,18 @@ def scaled(camera: Camera, short_side: int) -> Camera:
     return camera.resized(max(1, round(camera.width * factor)), max(1, round(camera.height * factor)))
 
 
-def pictures_and_mask(field: FlowField, most: int) -> tuple[Tensor, Tensor]:
-    """The flow of `most` frames (0: all) in colour, an IMAGE, and the head in all frames, a MASK."""
-    n = len(field)
-    shown = set(np.linspace(0, n - 1, min(most or n, n)).round().astype(int).tolist())
+def pictures_and_masks(field: FlowField, most: int) -> tuple[Tensor, Tensor]:
+    """The flow of `most` frames (0: all) in colour, an IMAGE, and the head in the same frames, a MASK."""
+    shown = spread(len(field), most or len(field))
     size = field.camera.height, field.camera.width
-    colours, mask = torch.empty(len(shown), *size, 3), torch.empty(n, *size)
-    report, painted = progress(), 0
-    for t in range(n):
+    colours, masks = torch.empty(len(shown), *size, 3), torch.empty(len(shown), *size)
+    report = progress()
+    for i, t in enumerate(shown):
         head = field.head_mask([t])
-        mask[t] = head[0]
-        if t in shown:
-            colours[painted] = to_image(flow_picture(field.pixels([t]), head)[0].cpu().numpy())
-            painted += 1
-        report(t + 1, n)
-    return colours, mask
+        masks[i] = head[0]
+        colours[i] = to_image(flow_picture(field.pixels([t]), head)[0].cpu().numpy())
+        report(i + 1, len(shown))
+    return colours, masks
 
 
 class FlowEncode(io.ComfyNode):
@@ -102,7 +101,7 @@ class FlowEncode(io.ComfyNode):
                     default=16,
                     min=0,
                     max=4096,
-                    tooltip="Frames of the preview output, evenly spread over the clip; 0 for all of them.",
+                    tooltip="Frames of the preview and the mask, evenly spread over the clip; 0 for all of them, which takes memory for each.",
                 ),
             ],
             outputs=[
@@ -111,7 +110,7 @@ class FlowEncode(io.ComfyNode):
                     display_name="preview",
                     tooltip="The flow in colour: hue is the direction of the move in the picture, strength its length.",
                 ),
-                io.Mask.Output(display_name="mask", tooltip="1 where the target head is, in every frame."),
+                io.Mask.Output(display_name="mask", tooltip="1 where the target head is, in the preview's frames."),
             ],
         )
 
@@ -134,4 +133,95 @@ class FlowEncode(io.ComfyNode):
             warning = field.depth_warning()
             if warning:
                 logging.info(warning)  # of no account to a warp, which is what full pictures are for
-            return io.NodeOutput(field, *pictures_and_mask(field, preview_frames))
+            return io.NodeOutput(field, *pictures_and_masks(field, preview_frames))
+
+
+_NODE = "3D Flow Visualize"
+_WINDOWS = ("head", "whole picture")
+
+
+class FlowVisualize(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Flow3DFlowVisualize",
+            display_name=_NODE,
+            category="Flow3D/flow",
+            description="The 3D flow in pictures, with scales in millimetres, and in figures.",
+            is_output_node=True,
+            inputs=[
+                Field.Input("field", tooltip="The 3D flow from 3D Flow Encode."),
+                io.Combo.Input(
+                    "view",
+                    options=list(VIEWS),
+                    default=VIEWS[0],
+                    tooltip="sheet: all of them on one page. direction and depth: how the surface moved, in colour. arrows: from "
+                    "the portrait to here. layers: the flow at each sample along the rays. checkerboard: the portrait's pixels "
+                    "where they are now. visibility: what the portrait shows of the surface.",
+                ),
+                io.Combo.Input(
+                    "window",
+                    options=list(_WINDOWS),
+                    default=_WINDOWS[0],
+                    tooltip="head: a square that holds the head in all frames. whole picture: the field's own view.",
+                ),
+                io.Int.Input(
+                    "size",
+                    default=512,
+                    min=64,
+                    max=2048,
+                    step=8,
+                    tooltip="Pixels across the short side of one view; a sheet is three views wide and two high.",
+                ),
+                io.Float.Input(
+                    "scale",
+                    default=0.0,
+                    min=0.0,
+                    max=1000.0,
+                    step=1.0,
+                    tooltip="Millimetres of the strongest colour; 0: a round number that the clip does not often exceed.",
+                ),
+                io.Int.Input(
+                    "frames",
+                    default=16,
+                    min=0,
+                    max=4096,
+                    tooltip="Frames to show, evenly spread over the clip; 0 for all of them.",
+                ),
+                io.Image.Input(
+                    "portrait",
+                    optional=True,
+                    tooltip="The image that went into FLAME Fit, for arrows and checkerboard. Without it the head is shaded.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="images", tooltip="One picture for each frame shown."),
+                io.String.Output(
+                    display_name="report", tooltip="How far the surface moves in millimetres, and how that is spread."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, field: FlowField, view: str, window: str, size: int, scale: float, frames: int, portrait: Tensor | None = None
+    ) -> io.NodeOutput:
+        one_of(_NODE, "view", view, VIEWS)
+        one_of(_NODE, "window", window, _WINDOWS)
+        finite(_NODE, scale=scale)
+        if len(field) == 0:
+            raise InputError(f"{_NODE}: the field has no frames. Retarget a driver that has some.")
+        with torch.inference_mode(False), torch.no_grad():
+            picture = None if portrait is None else to_uint8(portrait[0])
+            if window == "head":
+                shown, picture = around_the_head(field, picture, size)
+            else:
+                camera = scaled(field.camera, size)
+                shown = field.resize(camera.width, camera.height)
+            pictures, chosen = FlowPictures(shown, picture, scale), spread(len(field), frames or len(field))
+            images, report = [], progress()
+            for done, t in enumerate(chosen, 1):
+                images.append(to_image(pictures.picture(view, t)))
+                report(done, len(chosen))
+            summary = flow_report(field)
+        return io.NodeOutput(torch.stack(images), summary, ui=ui.PreviewText(summary))

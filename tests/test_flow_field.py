@@ -1,6 +1,7 @@
 """FlowField: what it computes against the reference, analytic moves and ray casting; how it is sliced and checked."""
 
 import math
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from comfyui_flow3d.flow3d.flow.reference import surface_field
 from comfyui_flow3d.flow3d.flow.sampling import Sampling
 from comfyui_flow3d.flow3d.flow.topology import topology_of
 from comfyui_flow3d.flow3d.flow.visualize import flow_picture
+from comfyui_flow3d.flow3d.flow.windows import EncodedWindows
 from comfyui_flow3d.flow3d.render.rasterize import rasterize
 from comfyui_flow3d.flow3d.track import HeadTrack
 
@@ -191,6 +193,174 @@ def test_tracks_of_another_head_are_refused():
 def test_senseless_sampling_is_refused(bad: dict):
     with pytest.raises(InputError, match="3D flow"):
         Sampling(**bad)
+
+
+def bad(name: str, value: float, frame: int = 1) -> HeadTrack:
+    values = getattr(moving(), name).clone()
+    values[frame if name != "shape" else 1] = value
+    return replace(moving(), **{name: values})
+
+
+BAD_TARGETS = {
+    "target track's rotation is not finite in frame 1 of 3": lambda: bad("rotation", math.nan),
+    "target track's expression is not finite in frame 2 of 3": lambda: bad("expression", math.inf, 2),
+    "target track's joints is not finite in frame 0 of 3": lambda: bad("joints", math.nan, 0),
+    "target track's shape is not finite. Fit": lambda: bad("shape", math.nan),
+    "in frame 1 of 3 of the target track the head stands behind the camera": lambda: bad("translation", -1.0),
+    "5 shape components, the head model 'toy' 3": lambda: replace(moving(), shape=torch.zeros(5)),
+    "4 expression components, the head model 'toy' 3": lambda: replace(moving(), expression=torch.zeros(3, 4)),
+    "7 vertices in its offsets": lambda: replace(moving(), offsets=torch.zeros(7, 3)),
+    "7 vertices in its frame offsets": lambda: replace(moving(), frame_offsets=torch.zeros(3, 7, 3)),
+    "3 joints": lambda: replace(moving(), joints=torch.zeros(3, 2, 3), joint_names=("root", "neck", "jaw")),
+}
+
+
+@pytest.mark.parametrize("message", BAD_TARGETS)
+def test_tracks_that_make_no_flow_are_refused(message: str):
+    track = BAD_TARGETS[message]()
+    with pytest.raises(InputError, match=message):
+        a_field(target=track)
+    with pytest.raises(InputError, match="3D flow: .*source track"):
+        a_field(source=track[1:2] if "frame 1" in message else track[-1:] if "frame 2" in message else track)
+
+
+def test_a_head_without_triangles_and_an_impossible_camera_are_refused():
+    with pytest.raises(InputError, match="'toy' has no triangles"):
+        a_field(head=replace(HEAD, faces=HEAD.faces[:0], parts=HEAD.parts[:0]))
+    for camera, message in ((replace(CAMERA, focal=math.nan), "focal"), (replace(CAMERA, width=0), "0 x 96")):
+        with pytest.raises(InputError, match=message):
+            a_field(camera=camera)
+    with pytest.raises(InputError, match="flow scale is nan"):
+        a_field(flow_scale=math.nan)
+    with pytest.raises(InputError, match="-4 x 8"):
+        a_field().resize(-4, 8)
+
+
+def test_a_head_out_of_the_picture_still_has_a_flow():
+    """Nothing is seen, so every sample lies between near and far, and the flow there is that of the nearest skin."""
+    move = torch.tensor([3.0, 0.0, 0.0])
+    source = still(HEAD, CAMERA)
+    flow = FlowField(source, replace(source, translation=source.translation + move), HEAD, CAMERA, FEW)
+    assert not flow.head_mask().any() and not flow.visibility().any()
+    assert (flow.encode().reshape(5, 3, 96, 80) + 10 * move[:, None, None]).abs().max() < 1e-3
+
+
+def test_a_head_at_the_camera_is_no_crash():
+    """Part of the head is behind the camera: it is not drawn, and what is sampled stays finite."""
+    source = still(HEAD, CAMERA)
+    near = replace(source, translation=torch.tensor([[0.0, 0.08, 0.05]]))
+    field = FlowField(source, near, HEAD, CAMERA, FEW)
+    assert field.encode().isfinite().all() and field.pixels().isfinite().all()
+    assert "the head leaves the depths" in str(field.depth_warning())
+
+
+@pytest.mark.parametrize("samples, delta", [(1, 0.01), (1, 0.0), (2, 0.0), (20, 0.0)])
+def test_few_samples_and_no_delta(samples: int, delta: float):
+    """Without delta all samples of a head's pixel are its surface point."""
+    field = a_field(sampling=Sampling(samples, delta))
+    flow = field.encode([1]).reshape(samples, 3, 96, 80)
+    mask = field.head_mask([1])[0]
+    on = flow[:, :, mask]
+    assert flow.isfinite().all() and mask.any()
+    if delta == 0:
+        assert (on - on[:1]).abs().max() < 1e-5
+    if samples == 1:
+        middle = a_field().encode([1]).reshape(5, 3, 96, 80)[2]
+        assert torch.equal(flow[0], middle) or (flow[0] - middle).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 13), (63, 65), (250, 11), (1, 1)])
+def test_any_size_shows_the_same_field(size: tuple[int, int]):
+    field = a_field().resize(*size)
+    flow = field.encode(2)
+    assert flow.shape == (1, 15, size[1], size[0]) and flow.isfinite().all()
+    assert field.pixels(2).shape == (1, size[1], size[0], 2)
+    assert field.camera.focal / size[0] == pytest.approx(CAMERA.focal / 80)
+
+
+def test_the_largest_size():
+    field = a_field(sampling=Sampling(1)).resize(4096, 4096)
+    flow = field.encode(1, torch.float16)
+    assert flow.shape == (1, 3, 4096, 4096) and flow.isfinite().all() and flow.abs().max() > 0.1
+
+
+def test_a_pixel_keeps_its_flow_when_the_picture_is_three_times_as_large():
+    """The centre of a pixel is the centre of the middle one of the nine that take its place."""
+    camera = Camera.from_field_of_view(40, 40)
+    small = FlowField(moving()[:1], moving(), HEAD, camera, FEW)
+    coarse, fine = small.encode(2)[0], small.resize(120, 120).encode(2)[0, :, 1::3, 1::3]
+    assert (coarse - fine).abs().quantile(0.99) < 1e-4
+    assert torch.equal(small.head_mask(2), small.resize(120, 120).head_mask(2)[:, 1::3, 1::3])
+
+
+def test_a_driver_of_one_frame():
+    field = FlowField(moving(), moving()[2:], HEAD, CAMERA, FEW)
+    assert len(field) == 1 and torch.equal(field.encode(), a_field().encode(2))
+
+
+def test_fields_are_equal_where_their_flow_is():
+    field = a_field()
+    again = FlowField(moving(), moving(), HEAD, CAMERA, FEW)  # another object, and frames of the source that nobody uses
+    assert field == again and hash(field) == hash(again) and len({field, again}) == 1
+    changes = {
+        "sampling": Sampling(samples=5, delta=0.02), "flow_scale": 9.0, "camera": replace(CAMERA, cx=41.0),
+        "target": moving()[:2], "source": still(HEAD, CAMERA), "head": toy_head(17),
+    }  # fmt: skip
+    assert len({field, *(replace(field, **{k: v}) for k, v in changes.items())}) == 7
+    nudged = replace(moving(), rotation=moving().rotation + torch.tensor([0, 0, 1e-6]))
+    assert replace(field, target=nudged) != field
+    assert replace(field, target=replace(moving(), fps=50.0)) == field
+    assert field != "field"
+
+
+def test_a_pickled_field_holds_tracks_and_numbers_alone():
+    long = moving(400)
+    field = FlowField(long, long, HEAD, CAMERA, FEW)
+    before = len(pickle.dumps(field))
+    flow = field.encode([7])
+    assert len(pickle.dumps(field)) == before
+    copy = pickle.loads(pickle.dumps(field))
+    assert copy == field and copy.digest == field.digest and torch.equal(copy.encode([7]), flow)
+    slim = len(pickle.dumps(field[7])) - len(pickle.dumps(replace(field[7], target=long[:0])))
+    assert slim < 4000  # one frame of the clip, not the clip that it was cut from
+    assert before < len(pickle.dumps(HEAD)) + 400 * 200 + 10_000
+
+
+def test_a_field_moves_between_devices_and_stays_itself():
+    field = a_field()
+    assert field.to("cpu") == field and torch.equal(field.to("cpu").encode(1), field.encode(1))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_field_on_cuda_is_the_same_field():
+    field = a_field()
+    moved = field.to("cuda")
+    assert moved == field and moved.encode(1).is_cuda
+    assert ((moved.encode(1).cpu() - field.encode(1)).abs() > 1e-4).float().mean() < 1e-3
+
+
+def test_half_precision_is_the_rounded_flow():
+    field = a_field()
+    full = field.encode()
+    half = field.encode(dtype=torch.float16)
+    assert half.dtype == torch.float16 and torch.equal(half, full.half())
+    window = torch.zeros(5, 15, 96, 80, dtype=torch.float16)
+    assert field.encode([2, 0], out=window[1:3]).data_ptr() == window[1:3].data_ptr()
+    assert torch.equal(window[1:3], half[[2, 0]]) and (window[[0, 3, 4]] == 0).all()
+
+
+def test_windows_are_kept_within_bounds():
+    field = a_field()
+    one = field.encode([0], torch.float16).nbytes
+    windows = EncodedWindows(field, most_bytes=2 * one)
+    first = windows.encode([0])
+    assert torch.equal(first, field.encode([0], torch.float16)) and windows.encode([0]) is first
+    windows.encode([1])
+    assert windows.bytes_kept == 2 * one and windows.encode([0]) is first
+    windows.encode([2])  # [1] was asked for longest ago
+    assert windows.encode([0]) is first and windows.bytes_kept == 2 * one
+    assert windows.encode([2, 1, 0]).shape[0] == 3  # larger than all of it: computed, not kept
+    assert windows.bytes_kept <= 2 * one and torch.equal(windows.encode([2, 1])[1], field.encode(1, torch.float16)[0])
 
 
 def test_the_picture_tells_directions_apart():

@@ -1,8 +1,8 @@
 """The surface field: the reference against a twin built another way, the fast path against the reference."""
 
-import itertools
 from collections.abc import Iterator
 
+import flow_twin
 import numpy as np
 import pytest
 import torch
@@ -33,47 +33,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def feature_twin(points: np.ndarray, target: np.ndarray, source: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """The same field found by features: the closest of all face interiors, edge interiors and vertices."""
-    edges = np.array(sorted({tuple(sorted(e)) for f in faces for e in itertools.combinations(f.tolist(), 2)}))
-
-    def frame(mesh: np.ndarray, face: np.ndarray) -> np.ndarray:
-        a, b, c = mesh[face]
-        n = np.cross(b - a, c - a)
-        return np.stack([b - a, c - a, n / np.linalg.norm(n)], 1)
-
-    frames = np.stack([frame(target, f) for f in faces])
-    out = np.empty_like(points)
-    for k, p in enumerate(points):
-        local = np.linalg.solve(frames, (p - target[faces[:, 0]])[..., None])[..., 0]
-        inside = (local[:, :2] > 0).all(1) & (local[:, 0] + local[:, 1] < 1)
-        to_face = np.where(inside, np.abs(local[:, 2]), np.inf)
-        start, end = target[edges[:, 0]], target[edges[:, 1]]
-        t = ((p - start) * (end - start)).sum(1) / ((end - start) ** 2).sum(1)
-        to_edge = np.linalg.norm(p - start - t[:, None] * (end - start), axis=1)
-        to_edge[(t <= 0) | (t >= 1)] = np.inf
-        to_vertex = np.where(np.isin(np.arange(len(target)), faces), np.linalg.norm(p - target, axis=1), np.inf)
-        which = np.argmin([to_face.min(), to_edge.min(), to_vertex.min()])
-        if which == 0:
-            chosen = int(to_face.argmin())
-        else:
-            if which == 1:
-                e = int(to_edge.argmin())
-                here = {int(i) for i in edges[e]}
-                residual = p - start[e] - t[e] * (end[e] - start[e])
-            else:
-                here = {int(to_vertex.argmin())}
-                residual = p - target[int(to_vertex.argmin())]
-            around = [i for i, f in enumerate(faces) if here <= set(f.tolist())]
-            chosen = max(around, key=lambda i: abs(frames[i][:, 2] @ residual))
-        out[k] = source[faces[chosen, 0]] + frame(source, faces[chosen]) @ np.linalg.solve(
-            frames[chosen], p - target[faces[chosen, 0]]
-        )
-    return out
-
-
 def bumped(vertices: Tensor, seed: int) -> Tensor:
     return vertices + torch.randn(vertices.shape, generator=torch.Generator().manual_seed(seed)).double() * 0.004
+
+
+def twin_mesh(target: Tensor, source: Tensor, faces: Tensor, candidates: Tensor | None = None) -> flow_twin.Mesh:
+    every = torch.ones(len(faces), dtype=torch.bool) if candidates is None else candidates
+    return flow_twin.Mesh(target.double().numpy(), source.double().numpy(), faces.numpy(), every.numpy())
+
+
+def assert_ties(points: Tensor, carried: Tensor, mesh: flow_twin.Mesh) -> None:
+    for p, got in zip(points.double().numpy(), carried.double().numpy(), strict=True):
+        assert flow_twin.is_tie(mesh, p, got)
 
 
 MESHES = {
@@ -90,8 +61,9 @@ def test_the_reference_equals_the_feature_twin(name: str):
     g = torch.Generator().manual_seed(3)
     points = torch.randn(300, 3, generator=g, dtype=torch.float64) * 0.12
     got = surface_field(points, target, source, faces)
-    twin = feature_twin(points.numpy(), target.numpy(), source.numpy(), faces.numpy())
-    np.testing.assert_allclose(got.points.numpy(), twin, rtol=0, atol=1e-11)
+    twin = flow_twin.surface_field(twin_mesh(target, source, faces), points.numpy())
+    np.testing.assert_allclose(got.points.numpy(), twin.points, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(got.distance.numpy(), twin.distance, rtol=0, atol=1e-11)
 
 
 HEADS = {"toy": toy_head, "open": lambda: load_saved_head(OPEN_HEAD)}
@@ -203,7 +175,8 @@ def test_the_fast_path_equals_the_reference(head: HeadModel, change: str):
             carried = p + flow[mine]
             off = (carried - match.points).norm(dim=1) > 1e-5
             different, total = different + int(off.sum()), total + len(off)
-            assert_ties(p[off], carried[off], match.distance[off], target[0], source[0], head.faces)
+            mesh = twin_mesh(target[0], source[0], head.faces, head.face_parts == part)
+            assert_ties(p[off], carried[off], mesh)
     assert total == 3000 and different <= 3
 
 
@@ -238,16 +211,6 @@ def test_skin_does_not_snap_to_eyeballs():
         assert (head.face_parts[triangle[0].long()] == part).all()
 
 
-def assert_ties(
-    points: Tensor, carried: Tensor, distance: Tensor, target: Tensor, source: Tensor, faces: Tensor
-) -> None:
-    """Each point (P, 3) was carried by the map of a triangle as close to it as the closest one, to a micrometre."""
-    for p, got, least in zip(points, carried, distance, strict=True):
-        nearby = (target[faces].mean(1) - p).norm(dim=1).nan_to_num(torch.inf).topk(80, largest=False).indices
-        alone = [surface_field(p[None], target, source, faces, torch.arange(len(faces)) == t) for t in nearby]
-        assert any((m.points[0] - got).norm() < 1e-5 and m.distance[0] < least + 1e-6 for m in alone)
-
-
 def degenerate_pair() -> tuple[Tensor, Tensor, Tensor]:
     """A sphere whose target has a collapsed, a sliver and a NaN triangle, and whose source has a collapsed one."""
     vertices, faces = sphere(7, 11)
@@ -271,7 +234,7 @@ def test_degenerate_triangles_are_survived_alike():
     carried = points + flow[0]
     off = (carried - match.points).norm(dim=1) > 1e-5
     assert off.float().mean() < 0.02  # corners that lie on each other belong to triangles that are not neighbours
-    assert_ties(points[off], carried[off], match.distance[off], target, source, faces)
+    assert_ties(points[off], carried[off], twin_mesh(target, source, faces))
     assert (triangle[0] == 80).any()  # the collapsed source triangle is used, with its target's normal
 
 

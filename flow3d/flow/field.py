@@ -1,16 +1,22 @@
 """FlowField: the 3D flow of a clip. It holds how to compute it, and computes the frames it is asked for."""
 
-from dataclasses import dataclass, field, replace
+import hashlib
+import math
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..camera import Camera
 from ..errors import InputError
+from ..head.files import digest
 from ..head.model import HeadModel
 from ..render.rasterize import Fragments, rasterize
 from ..track import HeadTrack
-from .encode import FLOW_SCALE, encode_pairs
+from .check import SHAPING, check_camera, check_head, check_track
+from .encode import FLOW_SCALE, VERSION, encode_pairs
 from .sampling import Sampling
 from .topology import topology_of
 from .visibility import SourcePoints, seen_in
@@ -23,7 +29,10 @@ ALL = slice(None)
 class FlowField:
     """The flow from every target frame back to the source, seen by one camera. Its length is the target's.
 
-    The arrays of its methods are on the head's device. Raises InputError where the tracks do not fit the head.
+    Two fields are equal where their flow is. A pickled one holds the tracks, the head and numbers, and nothing computed.
+    The arrays of its methods are on the head's device.
+
+    Raises InputError where the tracks do not fit the head, hold values that are not finite, or stand behind the camera.
     """
 
     source: HeadTrack  # its first frame is the source portrait
@@ -36,12 +45,12 @@ class FlowField:
     def __post_init__(self) -> None:
         if len(self.source) == 0:
             raise InputError("3D flow: the source track has no frame. Fit the head to the source portrait first.")
-        for name, track in (("source", self.source), ("target", self.target)):
-            if track.head_digest and self.head.digest and track.head_digest != self.head.digest:
-                raise InputError(
-                    f"3D flow: the {name} track was made with the head model '{track.head_name}', not with "
-                    f"'{self.head.name}' as it is here. Fit it again with this head, or load the head it was made with."
-                )
+        if not (math.isfinite(self.flow_scale) and self.flow_scale > 0):
+            raise InputError(f"3D flow: the flow scale is {self.flow_scale}; it must be a number above 0.")
+        check_head(self.head)
+        check_camera(self.camera)
+        check_track("source", self.source[:1], self.head)
+        check_track("target", self.target, self.head)
 
     def __len__(self) -> int:
         return len(self.target)
@@ -50,12 +59,56 @@ class FlowField:
         """The field of the chosen target frames."""
         return replace(self, target=self.target[_listed(frames)])
 
-    def encode(self, frames: Frames = ALL) -> Tensor:
-        """(n, 3 N, H, W) float32: the flow in metres times `flow_scale`, channels x0 y0 z0 x1 y1 z1 ..."""
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FlowField) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __getstate__(self) -> dict[str, object]:
+        state = {f.name: getattr(self, f.name) for f in fields(self)}
+        return state | {"source": _owned(self.source[:1]), "target": _owned(self.target)}
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of all that the flow depends on: the same wherever and whenever the same field is made."""
+        numbers = (VERSION, self.camera, self.sampling, self.flow_scale, self.head.digest or digest(self.head))
+        sha = hashlib.sha256(repr(numbers).encode() + self.head.face_parts.cpu().numpy().tobytes())
+        for track in (self.source[:1], self.target):
+            for name in SHAPING:
+                values = getattr(track, name)
+                sha.update(f"{name} {None if values is None else (values.dtype, *values.shape)}".encode())
+                if values is not None:
+                    sha.update(values.detach().cpu().contiguous().numpy().tobytes())
+        return sha.hexdigest()
+
+    def to(self, device: torch.device | str) -> "FlowField":
+        """The same field, computed on `device`."""
+        source, target = _moved(self.source, device), _moved(self.target, device)
+        return replace(self, head=self.head.to(device), source=source, target=target)
+
+    def resize(self, width: int, height: int) -> "FlowField":
+        """The same view at another size in pixels: the intrinsics follow."""
+        if width < 1 or height < 1:
+            raise InputError(f"3D flow: the size is {width} x {height} pixels; it takes at least 1 x 1.")
+        return replace(self, camera=self.camera.resized(width, height))
+
+    def encode(self, frames: Frames = ALL, dtype: torch.dtype = torch.float32, out: Tensor | None = None) -> Tensor:
+        """The flow in metres times `flow_scale`, channels x0 y0 z0 x1 y1 z1 ...
+
+        Args:
+            dtype: torch.float32 or torch.float16. out: where to write it instead, (n, 3 N, H, W) of either type with any
+                strides, on the head's device.
+
+        Returns:
+            (n, 3 N, H, W): `out`, where it was given.
+        """
         target = self._target(frames)
-        return encode_pairs(
-            topology_of(self.head), self._source(len(target)), target, self.camera, self.sampling, self.flow_scale
-        )
+        if out is None:
+            shape = (len(target), 3 * self.sampling.samples, self.camera.height, self.camera.width)
+            out = torch.empty(shape, dtype=dtype, device=target.device)
+        source, topology = self._source(len(target)), topology_of(self.head)
+        return encode_pairs(topology, source, target, self.camera, self.sampling, self.flow_scale, out=out)
 
     def pixels(self, frames: Frames = ALL) -> Tensor:
         """(n, H, W, 2) float32: where in the source the surface seen at each pixel is, x and y in pixels.
@@ -67,6 +120,15 @@ class FlowField:
     def visibility(self, frames: Frames = ALL) -> Tensor:
         """(n, H, W) bool: whether that surface point can be seen in the source. False off the head."""
         return self._seen(frames).visible
+
+    def moves(self, frames: Frames = ALL) -> Tensor:
+        """(n, H, W, 3) float32: how far the surface seen at each pixel moved from the source, metres. 0 off the head."""
+        target = self._target(frames)
+        seen = rasterize(target, self.head.faces, self.camera)
+        move = target - self._source(len(target))
+        corners = self.head.faces[seen.triangle.clamp(min=0).long()]  # (n, H, W, 3)
+        frame = torch.arange(len(target), device=move.device)[:, None, None, None]
+        return torch.einsum("nhwc,nhwcx->nhwx", seen.bary, move[frame, corners])
 
     def head_mask(self, frames: Frames = ALL) -> Tensor:
         """(n, H, W) bool: where the target head is seen."""
@@ -107,3 +169,14 @@ class FlowField:
 
 def _listed(frames: Frames) -> slice | list[int]:
     return [frames] if isinstance(frames, int) else frames
+
+
+def _moved(track: HeadTrack, device: torch.device | str) -> HeadTrack:
+    tensors: dict[str, Any] = {f.name: v.to(device) for f in fields(track) if isinstance(v := getattr(track, f.name), Tensor)}
+    return replace(track, **tensors)
+
+
+def _owned(track: HeadTrack) -> HeadTrack:
+    """The track with memory of its own: a slice would be pickled with all of the clip it was cut from."""
+    tensors: dict[str, Any] = {f.name: v.clone() for f in fields(track) if isinstance(v := getattr(track, f.name), Tensor)}
+    return replace(track, **tensors)

@@ -5,7 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..camera import Camera
+from ..head.model import SKIN
+from ..render.rasterize import Fragments
 from .affine import MIN_HEIGHT
+from .sampling import Sampling
 
 _CHUNK = 250_000  # pairs of a point and a triangle in memory at a time
 
@@ -26,9 +30,11 @@ def surface_field(
     Args:
         target, source: vertices (V, 3) of the two meshes in one frame, metres. faces: (F, 3).
         candidates: (F,) bool, the triangles to search (a part of the head); None: all. Degenerate ones never are.
+
+    It has gradients with respect to points, target and source, but where the closest triangle changes.
     """
     target, source, points = target.double(), source.double(), points.double()
-    usable = _heights(target, faces) > MIN_HEIGHT  # False for NaN
+    usable = (_heights(target, faces) > MIN_HEIGHT) & source[faces].isfinite().all(-1).all(-1)  # False for NaN
     searched = torch.where(usable if candidates is None else usable & candidates)[0]
     if len(searched) == 0:
         return Match(points, torch.full((len(points),), -1), torch.full((len(points),), torch.inf, dtype=torch.float64))
@@ -36,9 +42,40 @@ def surface_field(
     return Match(*(torch.cat(column) for column in zip(*rows, strict=True)))
 
 
+def sample_points(camera: Camera, seen: Fragments, sampling: Sampling) -> Tensor:
+    """(B, H, W, N, 3) float64: the points along each pixel's ray that the encoding asks for."""
+    depths = sampling.depths(seen.depth.double())
+    return camera.rays(torch.float64, depths.device)[:, :, None] * depths[..., None]
+
+
+def flow_at_pixels(
+    target: Tensor,
+    source: Tensor,
+    faces: Tensor,
+    parts: Tensor,
+    points: Tensor,
+    seen: Tensor,
+) -> Tensor:
+    """The flow at samples of pixels, source minus target.
+
+    Args:
+        target, source: (V, 3). faces: (F, 3). parts: (F,) each triangle's part.
+        points: (P, 3) some of `sample_points`. seen: (P,) the triangle seen at the pixel of each, -1 off the head.
+
+    Returns:
+        (P, 3) float64, metres.
+    """
+    own = torch.where(seen >= 0, parts[seen.clamp(min=0).long()], SKIN)
+    flow = torch.zeros_like(points)
+    for part in own.unique():
+        mine = own == part
+        flow[mine] = surface_field(points[mine], target, source, faces, parts == part).points - points[mine]
+    return flow
+
+
 def _match(points: Tensor, target: Tensor, source: Tensor, faces: Tensor, searched: Tensor) -> Match:
     nearest = searched[_squared_distances(points, target[faces[searched]]).argmin(1)]
-    weight = _closest_point(points, target[faces[nearest]])
+    weight = closest_point(points, target[faces[nearest]])
     residual = points - torch.einsum("pc,pcx->px", weight, target[faces[nearest]])
     triangle = _tie_break(residual, weight, nearest, target, faces, searched)
     return Match(_carry(points, triangle, target, source, faces), triangle, residual.norm(dim=-1))
@@ -71,7 +108,7 @@ def _squared_distances(points: Tensor, corners: Tensor) -> Tensor:
     return best
 
 
-def _closest_point(points: Tensor, corners: Tensor) -> Tensor:
+def closest_point(points: Tensor, corners: Tensor) -> Tensor:
     """Barycentrics (P, 3) of the point closest to each of the points (P, 3) on its own triangle (P, 3, 3).
 
     A barycentric is exactly 0 where the closest point lies on the opposite edge.

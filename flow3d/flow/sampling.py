@@ -31,8 +31,14 @@ class Sampling:
         on = depth > 0
         return torch.where(on, depth - self.delta, self.near), torch.where(on, depth + self.delta, self.far)
 
+    @property
+    def steps(self) -> tuple[float, float]:
+        """Where the first sample lies between the ends, 0 to 1, and how far apart the samples are."""
+        return (0.0, 1 / (self.samples - 1)) if self.samples > 1 else (0.5, 0.0)
+
     def depths(self, depth: Tensor) -> Tensor:
-        """All sampled depths: (...) to (..., samples), evenly spaced, both ends included."""
-        first, last = self.span(depth)
-        steps = torch.arange(self.samples, dtype=depth.dtype, device=depth.device) / max(self.samples - 1, 1)
-        return first[..., None] + (last - first)[..., None] * steps
+        """All sampled depths: (...) to (..., samples), evenly spaced, both ends included; a single one in the middle."""
+        low, high = self.span(depth)
+        first, step = self.steps
+        along = first + step * torch.arange(self.samples, dtype=depth.dtype, device=depth.device)
+        return low[..., None] + (high - low)[..., None] * along

@@ -5,8 +5,9 @@ vertex the fan of triangles around it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,9 +37,12 @@ class Topology:
     first_box: Tensor  # (P,) int32: where the part's heap begins among all boxes
     leaf_start: Tensor  # (all leaves + 1,) int32: leaf i holds the positions leaf_start[i] : leaf_start[i + 1]
     slots: Tensor  # (all leaves, _LEAF) int64: the positions in each leaf, the last one repeated
+    counts: tuple[int, ...]  # `leaves` again, known to the host
 
     def to(self, device: torch.device) -> "Topology":
-        return Topology(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+        """The same on `device`."""
+        tensors: dict[str, Any] = {n: x.to(device) for n, x in vars(self).items() if isinstance(x, Tensor)}
+        return replace(self, **tensors)
 
     @property
     def triangles(self) -> Tensor:
@@ -55,7 +59,7 @@ class Topology:
         low = corners.amin(2).masked_fill(out, torch.inf)[:, self.slots].amin(2)
         high = corners.amax(2).masked_fill(out, -torch.inf)[:, self.slots].amax(2)
         lows, highs = [], []
-        for count in self.leaves.tolist():
+        for count in self.counts:
             lows.append(_heap(low[:, :count], torch.amin, torch.inf))
             highs.append(_heap(high[:, :count], torch.amax, -torch.inf))
             low, high = low[:, count:], high[:, count:]
@@ -112,7 +116,7 @@ def build_topology(vertices: Tensor, faces: Tensor, parts: Tensor) -> Topology:
     return Topology(
         torch.from_numpy(position), small(rank), torch.from_numpy(corner[position]), small(part[position]),
         small(fan_start), small(fan), small(leaves), small(first_leaf), small(first_box), small(start),
-        torch.from_numpy(slots),
+        torch.from_numpy(slots), tuple(leaves),
     ).to(faces.device)  # fmt: skip
 
 

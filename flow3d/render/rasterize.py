@@ -10,7 +10,7 @@ import warp as wp
 from torch import Tensor
 
 from ..camera import Camera
-from ..kernels import as_array, kernel, launch
+from ..kernels import as_array, kernel, launch, to_device
 
 _vec3l = wp.types.vector(3, wp.int64)
 
@@ -77,9 +77,7 @@ def rasterize(vertices: Tensor, faces: Tensor, camera: Camera | Sequence[Camera]
 
     points = as_array(vertices.float(), wp.vec3)
     corners = as_array(faces.to(device, torch.int32), wp.vec3i)
-    lens = as_array(
-        torch.tensor([[c.focal, c.cx, c.cy] for c in cameras], dtype=torch.float64, device=device), wp.vec3d
-    )
+    lens = as_array(to_device([[c.focal, c.cx, c.cy] for c in cameras], device, torch.float64), wp.vec3d)
     snapped = as_array(torch.empty(b, vertices.shape[1], 3, dtype=torch.int64, device=device), _vec3l)
     keys = as_array(torch.full(shape, _EMPTY, dtype=torch.int64, device=device), wp.int64)
     launch(_project, points.shape, [points, lens], [snapped], device)
