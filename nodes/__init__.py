@@ -7,6 +7,7 @@ from .fit import FLAMEFit
 from .flow import FlowEncode, FlowVisualize
 from .folders import register_folders
 from .head import LoadHeadModel
+from .live import register_routes
 from .motion import FLAMEEdit, FLAMERetarget
 from .render import RenderHead
 from .report import TrackReport
@@ -41,4 +42,5 @@ class Flow3DExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         register_folders()
+        register_routes()
         return NODES

@@ -8,12 +8,14 @@ import torch
 from comfy_api.latest import io
 
 from ..flow3d.errors import InputError
+from ..flow3d.fit.arkit import on_head
 from ..flow3d.fit.edit import GAINS, Edit, combined, edit_track, parse_edits
 from ..flow3d.fit.keyframes import MAX_FRAMES, Keyframes
 from ..flow3d.fit.retarget import MODES, PARTS, retarget
 from ..flow3d.head.load import load_head
 from ..flow3d.head.model import HeadModel
 from ..flow3d.track import HeadTrack
+from .live import left_for_page
 from .running import finite, one_of
 from .sockets import Head, Track
 
@@ -185,7 +187,8 @@ class FLAMEEdit(io.ComfyNode):
                     edits[name] = combined(name, edits[name], edit) if name in edits else edit
         head = head_of("FLAME Edit", head, track)
         with torch.inference_mode(False), named("FLAME Edit"):
-            return io.NodeOutput(edit_track(head, track, edits, frames or None))
+            track = on_head(track, head)
+            return io.NodeOutput(edit_track(head, track, edits, frames or None), ui=left_for_page(head, track))
 
 
 class FLAMERetarget(io.ComfyNode):
