@@ -1,6 +1,6 @@
 """The `flow3d` command: parses, calls, reports.
 
-Exit status: 0 done, 1 a failure, 2 bad input, 130 cancelled. Errors are one sentence on stderr; FLOW3D_TRACEBACK=1 adds
+Exit status: 0 done, 1 a failure, 2 bad input, 3 some items of a batch failed, 130 cancelled. Errors are one sentence on stderr; FLOW3D_TRACEBACK=1 adds
 where they came from. What takes long to import is imported by the command that needs it.
 """
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .batch.command import add_arguments
 from .flow3d.errors import Flow3DError, InputError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (None: this process's) and return its exit status."""
     options = parser().parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except KeyboardInterrupt:
         return _failed("cancelled; nothing was written.", 130)
     except InputError as error:
@@ -41,7 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(str(error), 1)
     except Exception as error:  # a defect or a full disk: a sentence for the user, the rest on demand
         return _failed(f"{type(error).__name__}: {error}. Set FLOW3D_TRACEBACK=1 to see where it happened.", 1)
-    return 0
 
 
 def _failed(sentence: str, status: int) -> int:
@@ -97,6 +97,18 @@ def parser() -> argparse.ArgumentParser:
     track.add_argument("--fps", type=float, default=25.0, metavar="N", help="frame rate of FLAME parameters (default: 25)")
     _head_argument(track)
 
+    add_arguments(_command(commands, "batch", batch_command, "many items through ComfyUI servers, from a table"))
+
+    control = _command(commands, "init-controlnet", init_controlnet_command, "start a flow ControlNet to train from Stable Diffusion 1.5")
+    control.add_argument("--from", type=Path, required=True, dest="source", metavar="SD15.safetensors",
+                         help="a checkpoint or UNet of SD1.5, X-Portrait's checkpoint, or a ControlNet of SD1.5")  # fmt: skip
+    control.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.safetensors")
+    control.add_argument("--samples", type=int, default=20, metavar="N", help="points along each pixel's ray (default: 20)")
+    control.add_argument("--delta", type=float, default=0.01, metavar="METRES", help="sampled around the surface (default: 0.01)")
+    control.add_argument("--near", type=float, default=0.65, metavar="METRES", help="nearest depth beside the head (default: 0.65)")
+    control.add_argument("--far", type=float, default=1.25, metavar="METRES", help="farthest depth beside the head (default: 1.25)")
+    control.add_argument("--seed", type=int, default=0, metavar="N", help="of the new random weights (default: 0)")
+
     doctor = _command(commands, "doctor", doctor_command, "what is installed, what was found where, what is missing")
     doctor.add_argument("--download", action="store_true", help="fetch the missing weight files")
 
@@ -114,7 +126,7 @@ _EDIT_HELP = (
 def _command(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
     name: str,
-    run: Callable[[argparse.Namespace], None],
+    run: Callable[[argparse.Namespace], int | None],
     text: str,
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
@@ -348,6 +360,16 @@ def convert_track_command(options: argparse.Namespace) -> None:
     print(f"{options.output.resolve()}: {len(track)} frames at {track.fps:g} frames a second")
 
 
+def init_controlnet_command(options: argparse.Namespace) -> None:
+    """Write a fresh flow ControlNet."""
+    from .models.flow_controlnet_file import init_controlnet
+    from .models.flow_format import FlowFormat
+
+    encoding = FlowFormat(options.samples, options.delta, options.near, options.far)
+    init_controlnet(options.source, options.output, encoding, options.seed)
+    print(f"{options.output}: a flow ControlNet of {encoding.channels} channels, to be trained")
+
+
 def doctor_command(options: argparse.Namespace) -> None:
     from .flow3d.doctor import doctor_report, download_weights, format_report
 
@@ -355,6 +377,12 @@ def doctor_command(options: argparse.Namespace) -> None:
         with _bars() as bars:
             download_weights(progress=lambda done, total: bars("download", done, total))
     print(format_report(doctor_report()))
+
+
+def batch_command(options: argparse.Namespace) -> int:
+    from .batch.command import batch
+
+    return batch(options)
 
 
 def bench_command(options: argparse.Namespace) -> None:

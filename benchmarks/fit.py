@@ -166,7 +166,7 @@ def measured(head: HeadModel, fitter: Fitter, seed: int, frames: int) -> Errors:
 
 def read_clip(detector: MediaPipeDetector, path: Path, limit: int = 10**9) -> tuple[list[Face | None], Camera]:
     reader = VideoReader(path)
-    faces = []
+    faces: list[Face] = []
     for image, _ in zip(reader, range(limit), strict=False):
         seen = detector.detect(image)
         faces.append(seen[0] if seen else None)
@@ -259,7 +259,7 @@ def speed(head: HeadModel, data: Path | None) -> None:
         return
     detector = MediaPipeDetector(find_weight("face_landmarker.task"))
     images = [image for image, _ in zip(VideoReader(data / "drivers" / "d12.mp4"), range(128), strict=False)]
-    faces = []
+    faces: list[Face] = []
     alone = timed(lambda: faces.extend(detector.detect(image)[0] for image in images))
     camera = Camera.from_field_of_view(images[0].shape[1], images[0].shape[0])
     both = alone + float(np.median([timed(lambda: fit_track(head, faces, camera)) for _ in range(_RUNS)]))

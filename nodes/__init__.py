@@ -2,15 +2,19 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .appearance import AppearanceReference, LoadAppearanceNetwork
 from .crop import PasteBack, PortraitCropNode
 from .fit import FLAMEFit
 from .flow import FlowEncode, FlowVisualize
+from .flow_controlnet import FlowControlNetApply, LoadFlowControlNet
 from .folders import register_folders
 from .head import LoadHeadModel
 from .live import register_routes
 from .motion import FLAMEEdit, FLAMERetarget
+from .motion_module import LoadMotionModule
 from .render import RenderHead
 from .report import TrackReport
+from .temporal_sampler import TemporalSampler
 from .timing import FLAMEMix, FLAMETime
 from .track import LoadHeadTrack, SaveHeadTrack
 from .tracks import FlowToTracks
@@ -34,6 +38,12 @@ NODES: list[type[io.ComfyNode]] = [
     RenderHead,
     FlowWarpPreview,
     FlowWarpVideo,
+    LoadFlowControlNet,
+    FlowControlNetApply,
+    LoadAppearanceNetwork,
+    AppearanceReference,
+    LoadMotionModule,
+    TemporalSampler,
 ]
 
 

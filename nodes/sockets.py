@@ -6,3 +6,5 @@ Head = io.Custom("FLOW3D_HEAD")  # flow3d.head.model.HeadModel
 Track = io.Custom("FLOW3D_TRACK")  # flow3d.track.HeadTrack
 Field = io.Custom("FLOW3D_FIELD")  # flow3d.flow.field.FlowField
 Crop = io.Custom("FLOW3D_CROP")  # flow3d.crop.PortraitCrop
+Appearance = io.Custom("FLOW3D_APPEARANCE")  # models.appearance_network.Appearance
+Motion = io.Custom("FLOW3D_MOTION")  # models.motion.MotionModule

@@ -45,6 +45,29 @@ SOCKETS = {
     "Flow3DFlowToTracks": ({"field": "FLOW3D_FIELD"}, ["TRACKS", "STRING", "INT"]),
     "Flow3DRenderHead": ({"track": "FLOW3D_TRACK", "head": "FLOW3D_HEAD"}, ["IMAGE", "IMAGE", "IMAGE", "MASK"]),
     "Flow3DFlowWarpVideo": ({"image": "IMAGE", "field": "FLOW3D_FIELD", "sound": "VIDEO"}, ["VIDEO"]),
+    "Flow3DLoadFlowControlNet": ({}, ["CONTROL_NET"]),
+    "Flow3DFlowControlNetApply": (
+        {
+            "positive": "CONDITIONING", "negative": "CONDITIONING", "control_net": "CONTROL_NET", "field": "FLOW3D_FIELD",
+            "mask": "MASK",
+        },
+        ["CONDITIONING", "CONDITIONING"],
+    ),
+    "Flow3DLoadAppearanceNetwork": ({}, ["FLOW3D_APPEARANCE"]),
+    "Flow3DAppearanceReference": (
+        {
+            "model": "MODEL", "reference": "LATENT", "prompt": "CONDITIONING", "appearance": "FLOW3D_APPEARANCE", "mask": "MASK",
+        },
+        ["MODEL"],
+    ),
+    "Flow3DLoadMotionModule": ({}, ["FLOW3D_MOTION"]),
+    "Flow3DTemporalSampler": (
+        {
+            "model": "MODEL", "positive": "CONDITIONING", "negative": "CONDITIONING", "latents": "LATENT",
+            "motion": "FLOW3D_MOTION", "source": "LATENT",
+        },
+        ["LATENT", "STRING"],
+    ),
 }  # fmt: skip
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 

@@ -91,6 +91,7 @@ def imports(path: Path) -> set[str]:
         ("flow3d", ("comfy", "comfy_api", "folder_paths", "nodes", "comfyui_flow3d.nodes", "comfyui_flow3d.models", "comfyui_flow3d.training")),
         ("models", ("comfyui_flow3d.nodes", "comfyui_flow3d.training", "diffusers")),
         ("nodes", ("diffusers", "comfyui_flow3d.training")),
+        ("batch", ("comfy", "comfy_api", "folder_paths", "nodes", "comfyui_flow3d.nodes", "comfyui_flow3d.models")),
     ],
 )  # fmt: skip
 def test_imports_go_one_way(folder: str, forbidden: tuple[str, ...]) -> None:

@@ -1,0 +1,1 @@
+"""Networks: reading and writing their weights, and what of them runs inside ComfyUI."""
