@@ -166,7 +166,7 @@ def measured(head: HeadModel, fitter: Fitter, seed: int, frames: int) -> Errors:
 
 def read_clip(detector: MediaPipeDetector, path: Path, limit: int = 10**9) -> tuple[list[Face | None], Camera]:
     reader = VideoReader(path)
-    faces: list[Face] = []
+    faces: list[Face | None] = []
     for image, _ in zip(reader, range(limit), strict=False):
         seen = detector.detect(image)
         faces.append(seen[0] if seen else None)
