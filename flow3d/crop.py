@@ -20,6 +20,7 @@ REFLECT, REPLICATE = BORDERS = ("reflect", "replicate")
 
 _REACH = 3  # pixels that Lanczos's kernel looks at on either side, times the scale when it shrinks
 _SHARP, _BLUR = 0.08, 0.05  # crop sides: how far beyond the border until all is blurred, and how much
+_FINE = 4.0  # pixels of deviation that are enough to blur with
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +143,16 @@ def _softened(crop: Array, known: Array) -> Array:
         return crop
     away = cv2.distanceTransform(unknown, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     share = (away / (_SHARP * len(crop))).clip(0, 1)[..., None]
-    return crop * (1 - share) + cv2.GaussianBlur(crop, (0, 0), _BLUR * len(crop)) * share
+    return crop * (1 - share) + _blurred(crop, _BLUR * len(crop)) * share
+
+
+def _blurred(picture: Array, sigma: float) -> Array:
+    """A Gaussian blur. A wide one is made of a smaller picture, which has all of it and takes a hundredth of the time."""
+    shrink = max(1, int(sigma / _FINE))
+    height, width = picture.shape[:2]
+    small = cv2.resize(picture, (-(-width // shrink), -(-height // shrink)), interpolation=cv2.INTER_AREA)
+    small = cv2.GaussianBlur(small, (0, 0), sigma * small.shape[1] / width, borderType=cv2.BORDER_REFLECT)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 def _inside(index: NDArray[np.int64], length: int, border: str) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ from ..flow3d.head.load import load_head
 from ..flow3d.head.model import HeadModel
 from ..flow3d.paths import find_weight
 from ..flow3d.track import HeadTrack
+from .batches import announce
 from .folders import MEDIAPIPE, model_folders
 from .motion import HEAD_TOOLTIP, head_of
 from .running import finite, one_of, pictures, progress
@@ -149,6 +150,7 @@ class PortraitCropNode(io.ComfyNode):
             else:
                 places = tracked(images, track, head_of("Portrait Crop", head, track))
             transform = place_crop(places, images.shape[2], images.shape[1], size, box, room, smoothing)
+            announce("Portrait Crop", len(images), (transform.size, transform.size), 4, "Take fewer frames or a smaller size.")
             crops = torch.empty(len(images), transform.size, transform.size, 3)
             known = torch.empty(len(images), transform.size, transform.size)
             report = progress()
@@ -234,6 +236,7 @@ class PasteBack(io.ComfyNode):
         masks = None if mask is None else mask.detach().float().cpu().reshape(-1, *mask.shape[-2:])
         check_counts(results, transform, full, masks)
         blend = Blend(shape, feather, colour_match)
+        announce("Paste Back", len(results), full.shape[1:3], 3, "Take fewer frames at a time.")
         pasted = torch.empty(len(results), *full.shape[1:])
         report = progress()
         for t, made in enumerate(results):

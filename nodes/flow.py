@@ -15,6 +15,7 @@ from ..flow3d.flow.sampling import Sampling
 from ..flow3d.flow.visualize import flow_picture
 from ..flow3d.head.model import HeadModel
 from ..flow3d.track import HeadTrack
+from .batches import announce
 from .running import finite, one_of, progress, to_image, to_uint8
 from .sockets import Field, Head, Track
 
@@ -31,6 +32,7 @@ def pictures_and_masks(field: FlowField, most: int) -> tuple[Tensor, Tensor]:
     """The flow of `most` frames (0: all) in colour, an IMAGE, and the head in the same frames, a MASK."""
     shown = spread(len(field), most or len(field))
     size = field.camera.height, field.camera.width
+    announce("3D Flow Encode", len(shown), size, 4, "Lower 'preview_frames'; the field itself holds no pictures.")
     colours, masks = torch.empty(len(shown), *size, 3), torch.empty(len(shown), *size)
     report = progress()
     for i, t in enumerate(shown):
@@ -219,9 +221,18 @@ class FlowVisualize(io.ComfyNode):
                 camera = scaled(field.camera, size)
                 shown = field.resize(camera.width, camera.height)
             pictures, chosen = FlowPictures(shown, picture, scale), spread(len(field), frames or len(field))
-            images, report = [], progress()
-            for done, t in enumerate(chosen, 1):
-                images.append(to_image(pictures.picture(view, t)))
-                report(done, len(chosen))
+            images = _pictures(pictures, view, chosen)
             summary = flow_report(field)
-        return io.NodeOutput(torch.stack(images), summary, ui=ui.PreviewText(summary))
+        return io.NodeOutput(images, summary, ui=ui.PreviewText(summary))
+
+
+def _pictures(of: FlowPictures, view: str, chosen: list[int]) -> Tensor:
+    """An IMAGE of the chosen frames."""
+    report = progress()
+    first = of.picture(view, chosen[0])
+    announce(_NODE, len(chosen), first.shape[:2], 3, "Lower 'frames' or 'size'.")
+    images = torch.empty(len(chosen), *first.shape)
+    for i, t in enumerate(chosen):
+        images[i] = to_image(first if i == 0 else of.picture(view, t))
+        report(i + 1, len(chosen))
+    return images

@@ -14,6 +14,7 @@ from ..flow3d.render.maps import normal_map
 from ..flow3d.render.rasterize import Fragments
 from ..flow3d.render.shade import shade
 from ..flow3d.track import HeadTrack
+from .batches import announce
 from .flow import scaled
 from .motion import HEAD_TOOLTIP, head_of, named
 from .running import one_of, progress
@@ -115,6 +116,8 @@ class RenderHead(io.ComfyNode):
         if len(track) == 0:
             raise InputError(f"{node}: the track has no frames. Connect one that has some.")
         head = head_of(node, head, track)
+        camera = scaled(track.camera, size)
+        announce(node, len(track), (camera.height, camera.width), 10, "Take fewer frames at a time, or a smaller size.")
         with torch.inference_mode(False), torch.no_grad(), named(node):
-            posed = PosedHead(track, head, scaled(track.camera, size))
+            posed = PosedHead(track, head, camera)
             return io.NodeOutput(*rendered(posed, depth, depth_range, normals))

@@ -17,6 +17,7 @@ from typing import Any
 import websocket
 
 START_LIMIT, RUN_LIMIT = 240.0, 300.0  # seconds
+TEXT = (3).to_bytes(4, "big")  # BinaryEventTypes.TEXT of ComfyUI's protocol.py: what a node says
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Run:
 
     prompt_id: str
     events: list[tuple[str, dict]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)  # that nodes showed while they ran
 
     def data(self, kind: str) -> list[dict]:
         return [data for name, data in self.events if name == kind]
@@ -125,7 +127,9 @@ class Server:
             while True:
                 message = socket.recv()
                 if not isinstance(message, str):
-                    continue  # a preview picture
+                    if message[:4] == TEXT:  # and else a preview picture
+                        run.texts.append(message[8 + int.from_bytes(message[4:8], "big") :].decode())
+                    continue
                 event = json.loads(message)
                 if event["data"].get("prompt_id") != run.prompt_id:
                     continue

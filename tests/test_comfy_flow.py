@@ -1,5 +1,6 @@
 """3D Flow Encode and 3D Flow Visualize on a real ComfyUI server."""
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,3 +59,26 @@ def test_what_makes_no_flow_is_refused_in_words(server: "Server") -> None:
     prompt = clip() | {"look": node("FlowVisualize", **{**VISUALIZE, "view": "moon"})}
     answer = server.run(prompt).error
     assert answer is not None and "moon" in answer
+
+
+def test_large_batches_say_what_they_take(server: "Server") -> None:
+    """A batch of a gigabyte is announced at its node; one that no machine holds is refused before memory is asked for."""
+    prompt = clip()
+    prompt["short"]["inputs"].update(start=0, frames=60)
+    prompt["grey"] = {"class_type": "EmptyImage", "inputs": {"width": 512, "height": 512, "batch_size": 60, "color": 8421504}}
+    place = {"size": 1024, "box": "one box", "room": 1.0, "smoothing": 0.0, "min_confidence": 0.3}
+    prompt["crop"] = node("PortraitCrop", image=["grey", 0], track=["short", 0], head=["head", 0], **place)
+    prompt["shown"] = {"class_type": "PreviewAny", "inputs": {"source": ["crop", 2]}}
+    run = server.run(prompt)
+    assert run.error is None
+    expected = f"60 frames of 1024 x 1024 pixels take {60 * 1024**2 * 16 / 1e9:.1f} GB of memory"
+    assert any(text.startswith(expected) for text in run.texts)
+
+    render = {"depth": "linear", "depth_range": "frame", "normals": "opengl", "track": ["short", 0], "head": ["head", 0]}
+    prompt["render"] = node("RenderHead", size=4096, **render)
+    prompt["shown"]["inputs"]["source"] = ["render", 3]
+    prompt["short"]["inputs"].update(speed=0.5, fps=1000.0)
+    refused = server.run(prompt).error or ""
+    told = re.match(r"Render Head: (\d+) frames of 4096 x 4096 pixels take ([\d.]+) GB of memory, and [\d.]+ GB are free\. Take", refused)
+    assert told, refused
+    assert float(told[2]) == round(int(told[1]) * 4096**2 * 40 / 1e9, 1) > 1000
