@@ -13,6 +13,7 @@ from ..models.appearance import with_reference
 from ..models.appearance_network import Appearance, load_appearance
 from ..models.appearance_reference import HALVES, POLICIES, Reference
 from .folders import APPEARANCE
+from .found import found_as
 from .running import finite, one_of
 from .sockets import Appearance as AppearanceSocket
 
@@ -47,6 +48,7 @@ class LoadAppearanceNetwork(io.ComfyNode):
             node_id="Flow3DLoadAppearanceNetwork",
             display_name=_LOAD,
             category="Flow3D/diffusion",
+            **found_as("ReferenceNet", "X-Portrait", "MagicPortrait", "AnimateAnyone"),
             description="The network that looks at the reference portrait: a second UNet of Stable Diffusion 1.5.",
             inputs=[
                 io.Combo.Input(
@@ -81,6 +83,7 @@ class AppearanceReference(io.ComfyNode):
             node_id="Flow3DAppearanceReference",
             display_name=_REFERENCE,
             category="Flow3D/diffusion",
+            **found_as("ReferenceNet", "reference only", "identity", "X-Portrait", "AnimateAnyone"),
             description="Every sampled frame looks at the reference portrait in its self-attention, and takes over how it looks. "
             "Chain several for several references with weights of their own.",
             inputs=[

@@ -16,6 +16,7 @@ from ..flow3d.paths import find_weight
 from ..flow3d.track import HeadTrack
 from .batches import announce
 from .folders import MEDIAPIPE, model_folders
+from .found import found_as
 from .motion import HEAD_TOOLTIP, head_of
 from .running import finite, one_of, pictures, progress
 from .sockets import Crop, Head, Track
@@ -68,6 +69,7 @@ class PortraitCropNode(io.ComfyNode):
             node_id="Flow3DPortraitCrop",
             display_name="Portrait Crop",
             category="Flow3D/crop",
+            **found_as("face crop", "head crop", "face detection"),
             description="A steady square crop around the head, made for a camera of 25 degrees. Fit the head on the crop, work "
             "on the crop, and put it back with Paste Back.",
             inputs=[
@@ -180,6 +182,7 @@ class PasteBack(io.ComfyNode):
             node_id="Flow3DPasteBack",
             display_name="Paste Back",
             category="Flow3D/crop",
+            **found_as("uncrop", "stitch", "face paste"),
             description="Put what was made of a Portrait Crop back into the full picture. What did not change keeps the full "
             "picture's own pixels.",
             inputs=[

@@ -30,6 +30,7 @@ from ..flow3d.paths import find_weight
 from ..flow3d.render.overlay import draw_head
 from ..flow3d.track import HeadTrack
 from .folders import MEDIAPIPE, model_folders
+from .found import found_as
 from .running import finite, one_of, pictures, progress, to_image
 from .sockets import Head, Track
 
@@ -200,6 +201,7 @@ class FLAMEFit(io.ComfyNode):
             node_id="Flow3DFLAMEFit",
             display_name="FLAME Fit",
             category="Flow3D/track",
+            **found_as("face tracking", "head pose", "face landmarks", "3DMM fitting", "LivePortrait"),
             description="Fit a head to one face of a photo, or to one person's face through the frames of a video. "
             "Needs face_landmarker.task in models/mediapipe, or landmarks.",
             inputs=[

@@ -16,6 +16,7 @@ from ..flow3d.flow.visualize import flow_picture
 from ..flow3d.head.model import HeadModel
 from ..flow3d.track import HeadTrack
 from .batches import announce
+from .found import found_as
 from .running import finite, one_of, progress, to_image, to_uint8
 from .sockets import Field, Head, Track
 
@@ -50,6 +51,7 @@ class FlowEncode(io.ComfyNode):
             node_id="Flow3DFlowEncode",
             display_name="3D Flow Encode",
             category="Flow3D/flow",
+            **found_as("optical flow", "correspondence", "motion field"),
             description="Where each pixel of the target came from on the source. The field holds how to compute the flow, "
             "never a whole video of it. Flow Warp Preview needs no more than the three connections.",
             inputs=[
@@ -149,6 +151,7 @@ class FlowVisualize(io.ComfyNode):
             node_id="Flow3DFlowVisualize",
             display_name=_NODE,
             category="Flow3D/flow",
+            **found_as("optical flow", "flow preview"),
             description="The 3D flow in pictures, with scales in millimetres, and in figures.",
             is_output_node=True,
             inputs=[

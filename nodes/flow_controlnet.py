@@ -13,6 +13,7 @@ from ..flow3d.errors import InputError
 from ..flow3d.flow.field import FlowField
 from ..models.flow_controlnet import FlowControlNet, adopted, load_flow_controlnet
 from ..models.flow_hints import FlowHints
+from .found import found_as
 from .running import finite
 from .sockets import Field
 
@@ -41,6 +42,7 @@ class LoadFlowControlNet(io.ComfyNode):
             node_id="Flow3DLoadFlowControlNet",
             display_name="Load Flow ControlNet",
             category="Flow3D/diffusion",
+            **found_as("FG-Portrait", "ControlNet loader"),
             description="A ControlNet of Stable Diffusion 1.5 that reads 3D flow in place of a picture.",
             inputs=[
                 io.Combo.Input(
@@ -70,6 +72,7 @@ class FlowControlNetApply(io.ComfyNode):
             node_id="Flow3DFlowControlNetApply",
             display_name=_APPLY,
             category="Flow3D/diffusion",
+            **found_as("FG-Portrait", "apply ControlNet"),
             description="Steers the sampling of a clip by its 3D flow. Latent frame i sees the field's frame i, in context windows too.",
             inputs=[
                 io.Conditioning.Input("positive", tooltip="What the picture shall be."),

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..flow3d.errors import InputError
 from ..flow3d.head.load import load_head
 from .folders import FLAME, MEDIAPIPE, model_folders
+from .found import found_as
 from .running import progress
 from .sockets import Head
 
@@ -38,6 +39,7 @@ class LoadHeadModel(io.ComfyNode):
             node_id="Flow3DLoadHeadModel",
             display_name="Load Head Model",
             category="Flow3D/head",
+            **found_as("FLAME model", "3DMM", "morphable model"),
             description="A parametric head: the open head (CC0) that comes with Flow3D, or a FLAME file of your own.",
             inputs=[
                 io.Combo.Input(

@@ -15,6 +15,7 @@ from ..flow3d.fit.retarget import MODES, PARTS, retarget
 from ..flow3d.head.load import load_head
 from ..flow3d.head.model import HeadModel
 from ..flow3d.track import HeadTrack
+from .found import found_as
 from .live import left_for_page
 from .running import finite, one_of
 from .sockets import Head, Track
@@ -105,6 +106,7 @@ class FLAMEEdit(io.ComfyNode):
             node_id="Flow3DFLAMEEdit",
             display_name="FLAME Edit",
             category="Flow3D/track",
+            **found_as("expression editor", "head pose", "gaze", "smile", "blink", "LivePortrait"),
             description="Turn, move and reshape a head on every frame of its track or over time. All sliders at 0 and gains at 1 "
             "change nothing.",
             inputs=[
@@ -208,6 +210,7 @@ class FLAMERetarget(io.ComfyNode):
             node_id="Flow3DFLAMERetarget",
             display_name="FLAME Retarget",
             category="Flow3D/track",
+            **found_as("expression transfer", "face reenactment", "motion transfer", "LivePortrait"),
             description="Put a driver's motion on the source's head. The result is seen by the source's camera.",
             inputs=[
                 Track.Input("source", tooltip="The track of the source portrait: one frame."),

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 from ..flow3d.errors import InputError
 from ..models.motion import POSITIONS, load_motion
+from .found import found_as
 from .running import one_of
 from .sockets import Motion
 
@@ -38,6 +39,7 @@ class LoadMotionModule(io.ComfyNode):
             node_id="Flow3DLoadMotionModule",
             display_name=_NODE,
             category="Flow3D/diffusion",
+            **found_as("AnimateDiff", "motion module", "temporal layers"),
             description="Temporal layers for Stable Diffusion 1.5: they make the frames of a clip agree with each other.",
             inputs=[
                 io.Combo.Input(

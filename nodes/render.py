@@ -16,6 +16,7 @@ from ..flow3d.render.shade import shade
 from ..flow3d.track import HeadTrack
 from .batches import announce
 from .flow import scaled
+from .found import found_as
 from .motion import HEAD_TOOLTIP, head_of, named
 from .running import one_of, progress
 from .sockets import Head, Track
@@ -60,6 +61,7 @@ class RenderHead(io.ComfyNode):
             node_id="Flow3DRenderHead",
             display_name="Render Head",
             category="Flow3D/render",
+            **found_as("depth map", "normal map", "face mesh"),
             description="Pictures of the head alone, frame by frame, for depth and normal ControlNets that exist today. Connect "
             "a track from FLAME Retarget or FLAME Edit.",
             inputs=[

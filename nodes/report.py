@@ -9,6 +9,7 @@ from ..flow3d.head.load import load_head
 from ..flow3d.head.model import HeadModel
 from ..flow3d.render.report import track_plot, track_summary
 from ..flow3d.track import HeadTrack
+from .found import found_as
 from .motion import HEAD_TOOLTIP
 from .running import to_image
 from .sockets import Head, Track
@@ -21,6 +22,7 @@ class TrackReport(io.ComfyNode):
             node_id="Flow3DTrackReport",
             display_name="Track Report",
             category="Flow3D/track",
+            **found_as("tracking quality", "pose plot"),
             description="How well a head was followed, and what it does: plots of error, pose, place and expressions over time, "
             "with interpolated and held frames marked.",
             is_output_node=True,

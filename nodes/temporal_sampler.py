@@ -13,6 +13,7 @@ from ..models.motion import MotionModule
 from ..models.noise_schedule import BETAS, PREDICTIONS, NoiseSchedule
 from ..models.seams import seams_report
 from ..models.windows import FUSINGS, OFFSETS, Windows
+from .found import found_as
 from .running import finite, one_of
 from .sockets import Motion
 
@@ -94,6 +95,7 @@ class TemporalSampler(io.ComfyNode):
             node_id="Flow3DTemporalSampler",
             display_name=_NODE,
             category="Flow3D/diffusion",
+            **found_as("KSampler", "AnimateDiff", "context windows", "video sampler"),
             description="Samples the frames of a clip together, in windows that overlap: a clip of any length fits in memory.",
             inputs=[
                 *_sampling_inputs(),

@@ -8,6 +8,7 @@ from ..flow3d.fit.mix import LENGTHS, MODES, PARTS, mix
 from ..flow3d.fit.timing import DIRECTIONS, retime
 from ..flow3d.head.model import HeadModel
 from ..flow3d.track import HeadTrack
+from .found import found_as
 from .motion import HEAD_TOOLTIP, edit_value, head_of, named
 from .running import finite, one_of
 from .sockets import Head, Track
@@ -33,6 +34,7 @@ class FLAMEMix(io.ComfyNode):
             node_id="Flow3DFLAMEMix",
             display_name="FLAME Mix",
             category="Flow3D/track",
+            **found_as("blend motions", "combine expressions"),
             description="Blend two tracks, put one's motion on top of the other, or take parts of each.",
             inputs=[
                 Track.Input("first", tooltip="The track whose head, camera and frame rate the result has."),
@@ -92,6 +94,7 @@ class FLAMETime(io.ComfyNode):
             node_id="Flow3DFLAMETime",
             display_name="FLAME Time",
             category="Flow3D/track",
+            **found_as("retime", "trim", "loop", "reverse", "speed"),
             description="Trim a track, change its speed and frame rate, turn it round, make it loop: in this order.",
             inputs=[
                 Track.Input("track", tooltip="The track whose time is changed."),

@@ -12,6 +12,7 @@ from ..flow3d.head.model import HeadModel
 from ..flow3d.io.formats import OWN, READ_SUFFIXES, WRITE_SUFFIXES, read_track, write_track
 from ..flow3d.io.motions import load_motion, motion_names
 from ..flow3d.track import HeadTrack
+from .found import found_as
 from .motion import HEAD_TOOLTIP, head_of
 from .running import finite, one_of
 from .sockets import Head, Track
@@ -50,6 +51,7 @@ class SaveHeadTrack(io.ComfyNode):
             node_id="Flow3DSaveHeadTrack",
             display_name="Save Head Track",
             category="Flow3D/track",
+            **found_as("export motion", "glTF", "Blender", "Live Link Face"),
             description="Save a head's motion in ComfyUI's output folder: as a track, for Unreal, or for Blender.",
             is_output_node=True,
             inputs=[
@@ -102,6 +104,7 @@ class LoadHeadTrack(io.ComfyNode):
             node_id="Flow3DLoadHeadTrack",
             display_name="Load Head Track",
             category="Flow3D/track",
+            **found_as("import motion", "Live Link Face", "ARKit", "DECA", "EMOCA", "SMIRK"),
             description="A bundled motion, or a head's motion from a file: a saved track, Live Link Face, FLAME parameters.",
             inputs=[
                 io.Combo.Input(

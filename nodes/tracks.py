@@ -7,6 +7,7 @@ from ..flow3d.errors import InputError
 from ..flow3d.flow.field import FlowField
 from ..flow3d.flow.tracks import GRID, POINT_SETS, STARTS, covering, track_points
 from ..flow3d.flow.wan_tracks import as_json, as_tracks, wan_length
+from .found import found_as
 from .motion import named
 from .running import one_of, progress
 from .sockets import Field
@@ -35,6 +36,7 @@ class FlowToTracks(io.ComfyNode):
             node_id="Flow3DFlowToTracks",
             display_name="Flow To Tracks",
             category="Flow3D/flow",
+            **found_as("Wan-Move", "WanTrackToVideo", "motion tracks", "point tracking"),
             description="Follows points of the head through the target frames, for video models that are driven by motion tracks "
             "(Wan-Move, Wan ATI). Their start image is the portrait.",
             inputs=[

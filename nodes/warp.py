@@ -16,6 +16,7 @@ from ..flow3d.flow.field import FlowField
 from ..flow3d.io.video import VideoWriter
 from ..flow3d.warp.renderer import FlowWarp
 from .batches import announce
+from .found import found_as
 from .running import progress, to_image, to_uint8
 from .sockets import Field
 
@@ -48,6 +49,7 @@ class FlowWarpPreview(io.ComfyNode):
             node_id="Flow3DFlowWarpPreview",
             display_name="Flow Warp Preview",
             category="Flow3D/warp",
+            **found_as("animate portrait", "talking head", "face reenactment", "LivePortrait"),
             description="Animate the portrait without a diffusion model: pixels move with the head, the motion fades into "
             "a still background, and what the photo never showed is filled and marked.",
             inputs=[
@@ -87,6 +89,7 @@ class FlowWarpVideo(io.ComfyNode):
             node_id="Flow3DFlowWarpVideo",
             display_name="Flow Warp Video",
             category="Flow3D/warp",
+            **found_as("animate portrait", "talking head", "LivePortrait"),
             description="Animate the portrait as Flow Warp Preview does, written frame by frame into a video: the memory it needs "
             "does not grow with the length. Connect the video to Save Video.",
             inputs=[
