@@ -12,9 +12,9 @@ from ..flow3d.errors import InputError
 from ..models.appearance import with_reference
 from ..models.appearance_network import Appearance, load_appearance
 from ..models.appearance_reference import HALVES, POLICIES, Reference
+from .checks import at_the_door, checked
 from .folders import APPEARANCE
 from .found import found_as
-from .running import finite, one_of
 from .sockets import Appearance as AppearanceSocket
 
 _CHECKPOINTS = "checkpoints"  # ComfyUI's own
@@ -62,18 +62,19 @@ class LoadAppearanceNetwork(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, name: Any = None) -> bool | str:
+        return at_the_door(cls, {"name": appearance_file}, name=name)
+
+    @classmethod
     def fingerprint_inputs(cls, name: str) -> str:
         file = appearance_file(name)
         stat = file.stat()
         return f"{file} {stat.st_size} {stat.st_mtime_ns}"
 
     @classmethod
+    @checked(named=("name",))
     def execute(cls, name: str) -> io.NodeOutput:
-        file = appearance_file(name)
-        try:
-            return io.NodeOutput(load_appearance(file))
-        except InputError as error:
-            raise InputError(f"{_LOAD}: {error}") from error
+        return io.NodeOutput(load_appearance(appearance_file(name)))
 
 
 class AppearanceReference(io.ComfyNode):
@@ -151,6 +152,11 @@ class AppearanceReference(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, timestep: Any = None, halves: Any = None) -> bool | str:
+        return at_the_door(cls, timestep=timestep, halves=halves)
+
+    @classmethod
+    @checked()
     def execute(
         cls,
         model: ModelPatcher,
@@ -164,9 +170,6 @@ class AppearanceReference(io.ComfyNode):
         appearance: Appearance | None = None,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
-        finite(_REFERENCE, strength=strength, start_percent=start_percent, end_percent=end_percent)
-        one_of(_REFERENCE, "timestep", timestep, POLICIES)
-        one_of(_REFERENCE, "halves", halves, HALVES)
         used = Reference(
             latents=reference["samples"],
             prompt=prompt[0][0],
@@ -178,7 +181,4 @@ class AppearanceReference(io.ComfyNode):
             halves=halves,
             mask=None if mask is None else mask.reshape(-1, *mask.shape[-2:]),
         )
-        try:
-            return io.NodeOutput(with_reference(model, used, appearance))
-        except InputError as error:
-            raise InputError(f"{_REFERENCE}: {error}") from error
+        return io.NodeOutput(with_reference(model, used, appearance))

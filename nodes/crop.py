@@ -1,5 +1,7 @@
 """Portrait Crop and Paste Back: work on the head in a square picture of its own, and put it back."""
 
+from typing import Any
+
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -15,19 +17,18 @@ from ..flow3d.head.model import HeadModel
 from ..flow3d.paths import find_weight
 from ..flow3d.track import HeadTrack
 from .batches import announce
+from .checks import at_the_door, checked
 from .folders import MEDIAPIPE, model_folders
 from .found import found_as
 from .motion import HEAD_TOOLTIP, head_of
-from .running import finite, one_of, pictures, progress
+from .running import pictures, progress
 from .sockets import Crop, Head, Track
 
 _MAX_FACES = 5
 
 
-def rgb(node: str, name: str, images: Tensor) -> Tensor:
+def rgb(images: Tensor) -> Tensor:
     """An IMAGE as (B, H, W, 3) float32 on the CPU, grey put in three channels and alpha dropped."""
-    if images.ndim != 4 or 0 in images.shape:
-        raise InputError(f"{node}: '{name}' is {tuple(images.shape)}, not (frames, height, width, channels).")
     images = images.detach().float().cpu()
     return (images[..., :3] if images.shape[-1] >= 3 else images[..., :1].expand(-1, -1, -1, 3)).contiguous()
 
@@ -132,6 +133,11 @@ class PortraitCropNode(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, box: Any = None) -> bool | str:
+        return at_the_door(cls, box=box)
+
+    @classmethod
+    @checked()
     def execute(
         cls,
         image: Tensor,
@@ -143,9 +149,7 @@ class PortraitCropNode(io.ComfyNode):
         track: HeadTrack | None = None,
         head: HeadModel | None = None,
     ) -> io.NodeOutput:
-        finite("Portrait Crop", room=room, smoothing=smoothing, min_confidence=min_confidence)
-        one_of("Portrait Crop", "box", box, MOTIONS)
-        images = rgb("Portrait Crop", "image", image)
+        images = rgb(image)
         with torch.inference_mode(False), torch.no_grad():
             if track is None:
                 places = detected(images, min_confidence)
@@ -223,6 +227,11 @@ class PasteBack(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, shape: Any = None) -> bool | str:
+        return at_the_door(cls, shape=shape)
+
+    @classmethod
+    @checked()
     def execute(
         cls,
         result: Tensor,
@@ -233,9 +242,7 @@ class PasteBack(io.ComfyNode):
         colour_match: float,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
-        finite("Paste Back", feather=feather, colour_match=colour_match)
-        one_of("Paste Back", "shape", shape, SHAPES)
-        results, full = rgb("Paste Back", "result", result), rgb("Paste Back", "full frame", full_frame)
+        results, full = rgb(result), rgb(full_frame)
         masks = None if mask is None else mask.detach().float().cpu().reshape(-1, *mask.shape[-2:])
         check_counts(results, transform, full, masks)
         blend = Blend(shape, feather, colour_match)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import folder_paths
@@ -25,13 +26,15 @@ from ..flow3d.fit.photometric import refine_photometric
 from ..flow3d.fit.solve import fit_track
 from ..flow3d.head.model import HeadModel
 from ..flow3d.io.landmarks import SUFFIXES, read_landmarks
+from ..flow3d.io.names import path_within
 from ..flow3d.io.video import VideoReader
 from ..flow3d.paths import find_weight
 from ..flow3d.render.overlay import draw_head
 from ..flow3d.track import HeadTrack
+from .checks import at_the_door, checked
 from .folders import MEDIAPIPE, model_folders
 from .found import found_as
-from .running import finite, one_of, pictures, progress, to_image
+from .running import pictures, progress, to_image
 from .sockets import Head, Track
 
 FaceLandmarks = io.Custom("FACE_LANDMARKS")  # ComfyUI's own, since 0.23
@@ -74,8 +77,6 @@ def clip_of(image: Tensor | Input.Video, fps: float) -> Clip:
             return Clip(reader, reader.frames, reader.width, reader.height, float(reader.fps))
         parts = image.get_components()
         image, fps = parts.images, float(parts.frame_rate)
-    if image.ndim != 4 or 0 in image.shape:
-        raise InputError(f"FLAME Fit: the image is {tuple(image.shape)}, not (frames, height, width, channels).")
     return Clip(_Pictures(image), len(image), image.shape[2], image.shape[1], fps)
 
 
@@ -86,10 +87,10 @@ def landmark_files() -> list[str]:
 
 def landmark_file(name: str) -> Path:
     """The file of that name. Raises InputError for one that is not there, or leads out of the input folder."""
-    base = Path(folder_paths.get_input_directory()).resolve()
-    path = (base / name).resolve()
-    if not path.is_relative_to(base) or not path.is_file():
-        raise InputError(f"FLAME Fit: there is no landmarks file '{name}' in ComfyUI's input folder. Put it there.")
+    path = path_within(Path(folder_paths.get_input_directory()), name)
+    if path.suffix.lower() not in SUFFIXES or not path.is_file():
+        kinds = " or ".join(SUFFIXES)
+        raise InputError(f"there is no landmarks file '{name}' ({kinds}) in ComfyUI's input folder. Put it there.")
     return path
 
 
@@ -330,6 +331,27 @@ class FLAMEFit(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(
+        cls,
+        missing_frames: Any = None,
+        face_order: Any = None,
+        cuts: Any = None,
+        detector: Any = None,
+        landmarks_file: Any = None,
+        photometric: Any = None,
+    ) -> bool | str:
+        return at_the_door(
+            cls,
+            {"landmarks_file": lambda name: name == NO_FILE or landmark_file(name)},
+            missing_frames=missing_frames,
+            face_order=face_order,
+            cuts=cuts,
+            detector=detector,
+            landmarks_file=landmarks_file,
+            photometric=photometric,
+        )
+
+    @classmethod
     def fingerprint_inputs(cls, landmarks_file: str = NO_FILE, **_: object) -> str:
         if landmarks_file == NO_FILE:
             return ""
@@ -337,6 +359,7 @@ class FLAMEFit(io.ComfyNode):
         return f"{stat.st_size} {stat.st_mtime_ns}"
 
     @classmethod
+    @checked(named=("landmarks_file",))
     def execute(
         cls,
         head: HeadModel,
@@ -355,12 +378,7 @@ class FLAMEFit(io.ComfyNode):
         solve_field_of_view: bool = False,
         photometric: str = OFF,
     ) -> io.NodeOutput:
-        finite("FLAME Fit", fps=fps, field_of_view=field_of_view, min_confidence=min_confidence)
-        one_of("FLAME Fit", "missing frames", missing_frames, MISSING)
-        one_of("FLAME Fit", "cuts", cuts, CUTS)
-        one_of("FLAME Fit", "detector", detector, DETECTORS)
-        one_of("FLAME Fit", "photometric", photometric, PHOTOMETRIC)
-        choice = Choice(one_of("FLAME Fit", "face order", face_order, ORDERS), face_index)
+        choice = Choice(face_order, face_index)
         clip = clip_of(image, fps)
         with (
             torch.inference_mode(False),

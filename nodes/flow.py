@@ -1,6 +1,7 @@
 """3D Flow Encode and 3D Flow Visualize: for every pixel of the target, where it came from on the source."""
 
 import logging
+from typing import Any
 
 import torch
 from comfy_api.latest import io, ui
@@ -16,8 +17,9 @@ from ..flow3d.flow.visualize import flow_picture
 from ..flow3d.head.model import HeadModel
 from ..flow3d.track import HeadTrack
 from .batches import announce
+from .checks import at_the_door, checked
 from .found import found_as
-from .running import finite, one_of, progress, to_image, to_uint8
+from .running import progress, to_image, to_uint8
 from .sockets import Field, Head, Track
 
 _DEFAULT = Sampling()
@@ -119,6 +121,7 @@ class FlowEncode(io.ComfyNode):
         )
 
     @classmethod
+    @checked()
     def execute(
         cls,
         head: HeadModel,
@@ -131,7 +134,6 @@ class FlowEncode(io.ComfyNode):
         far: float,
         preview_frames: int,
     ) -> io.NodeOutput:
-        finite("3D Flow Encode", delta=delta, near=near, far=far)
         with torch.inference_mode(False), torch.no_grad():
             field = FlowField(source, target, head, scaled(source.camera, size), Sampling(samples, delta, near, far))
             warning = field.depth_warning()
@@ -208,12 +210,14 @@ class FlowVisualize(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, view: Any = None, window: Any = None) -> bool | str:
+        return at_the_door(cls, view=view, window=window)
+
+    @classmethod
+    @checked()
     def execute(
         cls, field: FlowField, view: str, window: str, size: int, scale: float, frames: int, portrait: Tensor | None = None
     ) -> io.NodeOutput:
-        one_of(_NODE, "view", view, VIEWS)
-        one_of(_NODE, "window", window, _WINDOWS)
-        finite(_NODE, scale=scale)
         if len(field) == 0:
             raise InputError(f"{_NODE}: the field has no frames. Retarget a driver that has some.")
         with torch.inference_mode(False), torch.no_grad():

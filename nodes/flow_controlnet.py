@@ -13,8 +13,8 @@ from ..flow3d.errors import InputError
 from ..flow3d.flow.field import FlowField
 from ..models.flow_controlnet import FlowControlNet, adopted, load_flow_controlnet
 from ..models.flow_hints import FlowHints
+from .checks import at_the_door, checked
 from .found import found_as
-from .running import finite
 from .sockets import Field
 
 _FOLDER = "controlnet"  # ComfyUI's own
@@ -55,12 +55,17 @@ class LoadFlowControlNet(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, name: Any = None) -> bool | str:
+        return at_the_door(cls, {"name": controlnet_file}, name=name)
+
+    @classmethod
     def fingerprint_inputs(cls, name: str) -> str:
         file = controlnet_file(name)
         stat = file.stat()
         return f"{file} {stat.st_size} {stat.st_mtime_ns}"
 
     @classmethod
+    @checked(named=("name",))
     def execute(cls, name: str) -> io.NodeOutput:
         return io.NodeOutput(load_flow_controlnet(controlnet_file(name)))
 
@@ -116,6 +121,7 @@ class FlowControlNetApply(io.ComfyNode):
         )
 
     @classmethod
+    @checked()
     def execute(
         cls,
         positive: Conditioning,
@@ -127,7 +133,6 @@ class FlowControlNetApply(io.ComfyNode):
         end_percent: float,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
-        finite(_APPLY, strength=strength, start_percent=start_percent, end_percent=end_percent)
         # Checked at any strength: a wrong file or field is told before somebody turns the slider up.
         with torch.inference_mode(False):
             control = adopted(control_net).steered(FlowHints(field), strength, (start_percent, end_percent), mask)

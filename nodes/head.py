@@ -1,6 +1,7 @@
 """Load Head Model."""
 
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 import torch
@@ -8,6 +9,7 @@ from comfy_api.latest import io
 
 from ..flow3d.errors import InputError
 from ..flow3d.head.load import load_head
+from .checks import at_the_door, checked
 from .folders import FLAME, MEDIAPIPE, model_folders
 from .found import found_as
 from .running import progress
@@ -53,6 +55,10 @@ class LoadHeadModel(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, name: Any = None) -> bool | str:
+        return at_the_door(cls, {"name": head_file}, name=name)
+
+    @classmethod
     def fingerprint_inputs(cls, name: str) -> str:
         file = head_file(name)
         if isinstance(file, str):
@@ -61,6 +67,7 @@ class LoadHeadModel(io.ComfyNode):
         return f"{file} {stat.st_size} {stat.st_mtime_ns}"
 
     @classmethod
+    @checked(named=("name",))
     def execute(cls, name: str) -> io.NodeOutput:
         with torch.inference_mode(False):  # tensors born in inference mode can never be fitted
             return io.NodeOutput(load_head(head_file(name), model_folders(MEDIAPIPE), progress()))

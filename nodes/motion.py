@@ -1,5 +1,6 @@
 """FLAME Edit and FLAME Retarget: what a head does, changed or carried over to another head."""
 
+import numbers
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,9 +16,9 @@ from ..flow3d.fit.retarget import MODES, PARTS, retarget
 from ..flow3d.head.load import load_head
 from ..flow3d.head.model import HeadModel
 from ..flow3d.track import HeadTrack
+from .checks import at_the_door, checked
 from .found import found_as
 from .live import left_for_page
-from .running import finite, one_of
 from .sockets import Head, Track
 
 HEAD_TOOLTIP = "The head model the track was fitted with. Not needed for the open head."
@@ -78,8 +79,7 @@ def named(node: str) -> Iterator[None]:
 
 def edit_value(node: str, name: str, value: Any) -> Edit:
     """What a slider gives: a number, or the curve of a node that puts a list of numbers on its FLOAT output."""
-    if isinstance(value, int | float):
-        finite(node, **{name: value})
+    if isinstance(value, numbers.Real):
         return float(value)
     with named(f"{node}, '{name}'"):
         return Keyframes.every_frame(value)
@@ -167,6 +167,7 @@ class FLAMEEdit(io.ComfyNode):
         )
 
     @classmethod
+    @checked(curves=True)
     def execute(
         cls,
         track: HeadTrack,
@@ -238,6 +239,11 @@ class FLAMERetarget(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, mode: Any = None) -> bool | str:
+        return at_the_door(cls, mode=mode)
+
+    @classmethod
+    @checked()
     def execute(
         cls,
         source: HeadTrack,
@@ -247,7 +253,6 @@ class FLAMERetarget(io.ComfyNode):
         reference: int = 0,
         **parts: bool,
     ) -> io.NodeOutput:
-        one_of("FLAME Retarget", "mode", mode, MODES)
         taken = {name for name in PARTS if parts.get(name, True)}
         with torch.inference_mode(False):
             head = head_of("FLAME Retarget", head, source, driver)

@@ -1,14 +1,15 @@
 """Load Motion Module: temporal layers for Stable Diffusion 1.5."""
 
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 from comfy_api.latest import io
 
 from ..flow3d.errors import InputError
 from ..models.motion import POSITIONS, load_motion
+from .checks import at_the_door, checked
 from .found import found_as
-from .running import one_of
 from .sockets import Motion
 
 _MOTION, _WHOLE = "animatediff_models", "flow3d_appearance"  # X-Portrait's checkpoint holds both networks
@@ -60,16 +61,16 @@ class LoadMotionModule(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, name: Any = None, positions: Any = None) -> bool | str:
+        return at_the_door(cls, {"name": motion_file}, name=name, positions=positions)
+
+    @classmethod
     def fingerprint_inputs(cls, name: str, positions: str) -> str:
         file = motion_file(name)
         stat = file.stat()
         return f"{file} {stat.st_size} {stat.st_mtime_ns} {positions}"
 
     @classmethod
+    @checked(named=("name",))
     def execute(cls, name: str, positions: str) -> io.NodeOutput:
-        one_of(_NODE, "positions", positions, POSITIONS)
-        file = motion_file(name)
-        try:
-            return io.NodeOutput(load_motion(file, positions))  # type: ignore[arg-type]
-        except InputError as error:
-            raise InputError(f"{_NODE}: {error}") from error
+        return io.NodeOutput(load_motion(motion_file(name), positions))  # type: ignore[arg-type]

@@ -1,5 +1,7 @@
 """Render Head: depth, normals, a shaded picture and a mask of a moving head, for published control networks."""
 
+from typing import Any
+
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -15,10 +17,11 @@ from ..flow3d.render.rasterize import Fragments
 from ..flow3d.render.shade import shade
 from ..flow3d.track import HeadTrack
 from .batches import announce
+from .checks import at_the_door, checked
 from .flow import scaled
 from .found import found_as
 from .motion import HEAD_TOOLTIP, head_of, named
-from .running import one_of, progress
+from .running import progress
 from .sockets import Head, Track
 
 INVERSE, LINEAR, METRES = "inverse", "linear", "metres"
@@ -108,13 +111,15 @@ class RenderHead(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, depth: Any = None, depth_range: Any = None, normals: Any = None) -> bool | str:
+        return at_the_door(cls, depth=depth, depth_range=depth_range, normals=normals)
+
+    @classmethod
+    @checked()
     def execute(
         cls, track: HeadTrack, size: int, depth: str, depth_range: str, normals: str, head: HeadModel | None = None
     ) -> io.NodeOutput:
         node = "Render Head"
-        one_of(node, "depth", depth, DEPTHS)
-        one_of(node, "depth_range", depth_range, ENDS)
-        one_of(node, "normals", normals, ENCODINGS)
         if len(track) == 0:
             raise InputError(f"{node}: the track has no frames. Connect one that has some.")
         head = head_of(node, head, track)

@@ -9,6 +9,7 @@ from ..flow3d.head.load import load_head
 from ..flow3d.head.model import HeadModel
 from ..flow3d.render.report import track_plot, track_summary
 from ..flow3d.track import HeadTrack
+from .checks import checked
 from .found import found_as
 from .motion import HEAD_TOOLTIP
 from .running import to_image
@@ -38,6 +39,7 @@ class TrackReport(io.ComfyNode):
         )
 
     @classmethod
+    @checked()
     def execute(cls, track: HeadTrack, width: int, head: HeadModel | None = None) -> io.NodeOutput:
         with torch.inference_mode(False), torch.no_grad():
             if head is None and track.head_name != ARKIT:

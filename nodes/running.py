@@ -1,15 +1,12 @@
-"""What every node does around its one call: progress, cancel, checks, and pictures to and from tensors."""
+"""What every node does around its one call: progress, cancel, and pictures to and from tensors."""
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import comfy.model_management
 import comfy.utils
 import numpy as np
 import torch
 from torch import Tensor
-
-from ..flow3d.errors import InputError
 
 
 def cancel_point() -> None:
@@ -28,20 +25,6 @@ def progress() -> Callable[[int, int], None]:
         bars[0].update_absolute(done, total)
 
     return report
-
-
-def one_of(node: str, name: str, value: str, options: Sequence[str]) -> str:
-    """`value`, checked: ComfyUI's server does not check the combos of an API request."""
-    if value not in options:
-        raise InputError(f"{node}: '{name}' is {value!r}, which is not one of {', '.join(options)}.")
-    return value
-
-
-def finite(node: str, **values: float) -> None:
-    """Refuse NaN and infinity, which pass the server's checks of minimum and maximum."""
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise InputError(f"{node}: '{name.replace('_', ' ')}' is {value}, not a finite number.")
 
 
 def to_uint8(image: Tensor) -> np.ndarray:

@@ -7,14 +7,13 @@ import latent_preview
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..flow3d.errors import InputError
 from ..models.clip_sampling import INITIAL_NOISES, Clip, Steps, sample_clip
 from ..models.motion import MotionModule
 from ..models.noise_schedule import BETAS, PREDICTIONS, NoiseSchedule
 from ..models.seams import seams_report
 from ..models.windows import FUSINGS, OFFSETS, Windows
+from .checks import at_the_door, checked
 from .found import found_as
-from .running import finite, one_of
 from .sockets import Motion
 
 _NODE = "Temporal Sampler"
@@ -115,6 +114,29 @@ class TemporalSampler(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def validate_inputs(
+        cls,
+        sampler_name: Any = None,
+        scheduler: Any = None,
+        fusing: Any = None,
+        offset: Any = None,
+        initial_noise: Any = None,
+        prediction: Any = None,
+        betas: Any = None,
+    ) -> bool | str:
+        return at_the_door(
+            cls,
+            sampler_name=sampler_name,
+            scheduler=scheduler,
+            fusing=fusing,
+            offset=offset,
+            initial_noise=initial_noise,
+            prediction=prediction,
+            betas=betas,
+        )
+
+    @classmethod
+    @checked()
     def execute(
         cls,
         model: ModelPatcher,
@@ -135,24 +157,9 @@ class TemporalSampler(io.ComfyNode):
         source: dict[str, Any] | None = None,
         **steps: Any,
     ) -> io.NodeOutput:
-        combos = {
-            "fusing": fusing,
-            "offset": offset,
-            "initial_noise": initial_noise,
-            "prediction": prediction,
-            "betas": betas,
-        }
-        for name, value in combos.items() | {n: steps[n] for n in ("sampler_name", "scheduler")}.items():
-            one_of(_NODE, name, value, _COMBOS[name])
-        finite(_NODE, cfg=steps["cfg"], denoise=steps["denoise"])
-        try:
-            windows = Windows(window_length, overlap, stride, closed_loop, fusing, offset)
-            clip = Clip(latents, initial_noise, None if source is None else source["samples"])
-            callback = latent_preview.prepare_callback(model, steps["steps"])
-            schedule = NoiseSchedule(prediction, betas, zero_snr)
-            samples, seams = sample_clip(
-                model, positive, negative, clip, Steps(**steps), windows, motion, schedule, callback
-            )
-        except InputError as error:
-            raise InputError(f"{_NODE}: {error}") from error
+        windows = Windows(window_length, overlap, stride, closed_loop, fusing, offset)
+        clip = Clip(latents, initial_noise, None if source is None else source["samples"])
+        callback = latent_preview.prepare_callback(model, steps["steps"])
+        schedule = NoiseSchedule(prediction, betas, zero_snr)
+        samples, seams = sample_clip(model, positive, negative, clip, Steps(**steps), windows, motion, schedule, callback)
         return io.NodeOutput({**latents, "samples": samples}, seams_report(seams, windows, len(samples)))

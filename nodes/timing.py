@@ -1,5 +1,7 @@
 """FLAME Mix and FLAME Time: two tracks made one, and a track's time."""
 
+from typing import Any
+
 import torch
 from comfy_api.latest import io
 
@@ -8,9 +10,9 @@ from ..flow3d.fit.mix import LENGTHS, MODES, PARTS, mix
 from ..flow3d.fit.timing import DIRECTIONS, retime
 from ..flow3d.head.model import HeadModel
 from ..flow3d.track import HeadTrack
+from .checks import at_the_door, checked
 from .found import found_as
 from .motion import HEAD_TOOLTIP, edit_value, head_of, named
-from .running import finite, one_of
 from .sockets import Head, Track
 
 
@@ -68,6 +70,11 @@ class FLAMEMix(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, mode: Any = None, shorter: Any = None) -> bool | str:
+        return at_the_door(cls, mode=mode, shorter=shorter)
+
+    @classmethod
+    @checked(curves=True)
     def execute(
         cls,
         first: HeadTrack,
@@ -78,8 +85,6 @@ class FLAMEMix(io.ComfyNode):
         head: HeadModel | None = None,
         **parts: bool,
     ) -> io.NodeOutput:
-        one_of("FLAME Mix", "mode", mode, MODES)
-        one_of("FLAME Mix", "shorter", shorter, LENGTHS)
         taken = {name for name in PARTS if parts.get(name, True)}
         value = edit_value("FLAME Mix", "weight", weight)
         with torch.inference_mode(False):
@@ -137,6 +142,11 @@ class FLAMETime(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, direction: Any = None) -> bool | str:
+        return at_the_door(cls, direction=direction)
+
+    @classmethod
+    @checked()
     def execute(
         cls,
         track: HeadTrack,
@@ -147,8 +157,6 @@ class FLAMETime(io.ComfyNode):
         direction: str = "forward",
         loop_frames: int = 0,
     ) -> io.NodeOutput:
-        finite("FLAME Time", speed=speed, fps=fps)
-        one_of("FLAME Time", "direction", direction, DIRECTIONS)
         with torch.inference_mode(False), named("FLAME Time"):
             made = retime(track, start, frames or None, speed, fps or None, direction, loop_frames)
         return io.NodeOutput(made, made.fps)

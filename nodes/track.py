@@ -11,10 +11,11 @@ from ..flow3d.errors import InputError
 from ..flow3d.head.model import HeadModel
 from ..flow3d.io.formats import OWN, READ_SUFFIXES, WRITE_SUFFIXES, read_track, write_track
 from ..flow3d.io.motions import load_motion, motion_names
+from ..flow3d.io.names import path_within
 from ..flow3d.track import HeadTrack
+from .checks import at_the_door, checked
 from .found import found_as
 from .motion import HEAD_TOOLTIP, head_of
-from .running import finite, one_of
 from .sockets import Head, Track
 
 LISTED = (OWN, ".csv", ".npz", ".pkl", ".mat")
@@ -33,15 +34,22 @@ def saved_tracks() -> list[str]:
 
 
 def track_file(name: str) -> Path:
-    """The file of a name from `saved_tracks`. Raises InputError for a name that leads out of ComfyUI's folders."""
+    """The file of a name from `saved_tracks`. Raises InputError where there is none within ComfyUI's folders."""
     plain, folder = folder_paths.annotated_filepath(name)
-    base = Path(folder or folder_paths.get_input_directory()).resolve()
-    path = (base / plain).resolve()
-    if not path.is_relative_to(base) or path.suffix.lower() not in READ_SUFFIXES:
-        raise InputError(f"Load Head Track: '{name}' is no {', '.join(LISTED)} file in ComfyUI's input or output folder.")
+    path = path_within(Path(folder or folder_paths.get_input_directory()), plain)
+    if path.suffix.lower() not in READ_SUFFIXES:
+        raise InputError(f"'{name}' is no head track. Choose a {', '.join(READ_SUFFIXES)} file.")
     if not path.is_file():
-        raise InputError(f"Load Head Track: there is no '{name}'. Save a track first, or choose a motion.")
+        raise InputError(f"there is no '{name}' in ComfyUI's folder. Save a track first, or choose a motion.")
     return path
+
+
+def known(name: str) -> None:
+    """Raises InputError where a name means neither a bundled motion nor a file."""
+    if not name.startswith(MOTION):
+        track_file(name)
+    elif name.removeprefix(MOTION) not in motion_names():
+        raise InputError(f"there is no bundled '{name}'. Choose one of {', '.join(motion_names())}.")
 
 
 class SaveHeadTrack(io.ComfyNode):
@@ -79,14 +87,21 @@ class SaveHeadTrack(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, format: Any = None) -> bool | str:
+        return at_the_door(cls, format=format)
+
+    @classmethod
+    @checked()
     def execute(
         cls, track: HeadTrack, filename_prefix: str, format: str = FORMATS[0], head: HeadModel | None = None
     ) -> io.NodeOutput:
-        one_of("Save Head Track", "format", format, FORMATS)
         output = Path(folder_paths.get_output_directory()).resolve()
-        if not filename_prefix.strip() or not (output / filename_prefix).resolve().is_relative_to(output):
-            raise InputError(f"Save Head Track: '{filename_prefix}' is not a name within ComfyUI's output folder.")
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, str(output))
+        path_within(output, filename_prefix, new=True)
+        try:
+            folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, str(output))
+        except OSError as error:
+            reason = error.strerror or "no folder can be made"
+            raise InputError(f"nothing can be saved as '{filename_prefix}' ({reason}). Choose another prefix.") from error
         file = f"{name}_{counter:05}_.{format}"
         with torch.inference_mode(False):
             if f".{format}" != OWN:
@@ -135,6 +150,10 @@ class LoadHeadTrack(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, track: Any = None) -> bool | str:
+        return at_the_door(cls, {"track": known}, track=track)
+
+    @classmethod
     def fingerprint_inputs(cls, track: str, **others: Any) -> str:
         if track.startswith(MOTION):
             return track
@@ -142,8 +161,9 @@ class LoadHeadTrack(io.ComfyNode):
         return f"{track} {stat.st_size} {stat.st_mtime_ns}"
 
     @classmethod
+    @checked(named=("track",))
     def execute(cls, track: str, head: HeadModel | None = None, frame_rate: float = 25.0) -> io.NodeOutput:
-        finite("Load Head Track", frame_rate=frame_rate)
+        known(track)
         with torch.inference_mode(False):
             if track.startswith(MOTION):
                 loaded = load_motion(track.removeprefix(MOTION))

@@ -1,5 +1,7 @@
 """Flow To Tracks: points of the head as motion tracks for video models."""
 
+from typing import Any
+
 import torch
 from comfy_api.latest import io
 
@@ -7,9 +9,10 @@ from ..flow3d.errors import InputError
 from ..flow3d.flow.field import FlowField
 from ..flow3d.flow.tracks import GRID, POINT_SETS, STARTS, covering, track_points
 from ..flow3d.flow.wan_tracks import as_json, as_tracks, wan_length
+from .checks import at_the_door, checked
 from .found import found_as
 from .motion import named
-from .running import one_of, progress
+from .running import progress
 from .sockets import Field
 
 Tracks = io.Custom("TRACKS")
@@ -92,6 +95,11 @@ class FlowToTracks(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, points: Any = None, start: Any = None) -> bool | str:
+        return at_the_door(cls, points=points, start=start)
+
+    @classmethod
+    @checked()
     def execute(
         cls,
         field: FlowField,
@@ -103,8 +111,6 @@ class FlowToTracks(io.ComfyNode):
         length: int,
         start: str,
     ) -> io.NodeOutput:
-        one_of(NODE, "points", points, POINT_SETS)
-        one_of(NODE, "start", start, STARTS)
         length = pictures(length, len(field))
         camera = covering(field.camera, width, height)
         with torch.inference_mode(False), torch.no_grad(), named(NODE):

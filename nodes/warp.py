@@ -16,6 +16,7 @@ from ..flow3d.flow.field import FlowField
 from ..flow3d.io.video import VideoWriter
 from ..flow3d.warp.renderer import FlowWarp
 from .batches import announce
+from .checks import checked
 from .found import found_as
 from .running import progress, to_image, to_uint8
 from .sockets import Field
@@ -71,6 +72,7 @@ class FlowWarpPreview(io.ComfyNode):
         )
 
     @classmethod
+    @checked()
     def execute(cls, image: Tensor, field: FlowField) -> io.NodeOutput:
         size = field.source.camera.height, field.source.camera.width
         remedy = "Flow Warp Video writes the same frame by frame and keeps none."
@@ -111,6 +113,7 @@ class FlowWarpVideo(io.ComfyNode):
         )
 
     @classmethod
+    @checked()
     def execute(cls, image: Tensor, field: FlowField, sound: Input.Video | None = None) -> io.NodeOutput:
         folder = Path(folder_paths.get_temp_directory())
         folder.mkdir(parents=True, exist_ok=True)
