@@ -166,9 +166,11 @@ def test_sockets_are_as_promised(server: "Server", name: str) -> None:
 def test_help_pages_and_templates_are_served(server: "Server") -> None:
     for name in SOCKETS:
         assert server.raw(f"/extensions/flow3d/docs/{name}.md").startswith(b"# ")
-    assert server.get("/workflow_templates")["flow3d"] == ["flow_warp_preview"]
-    for ending in ("json", "jpg"):
-        assert server.raw(f"/api/workflow_templates/flow3d/flow_warp_preview.{ending}")
+    templates = server.get("/workflow_templates")["flow3d"]
+    assert sorted(templates) == sorted(p.stem for p in (ROOT / "workflows").glob("*.json"))
+    for name in templates:
+        for ending in ("json", "jpg"):
+            assert server.raw(f"/api/workflow_templates/flow3d/{name}.{ending}")
 
 
 def test_the_head_list_holds_the_open_head(server: "Server") -> None:

@@ -147,10 +147,14 @@ def canvas_to_api(canvas: dict) -> dict:
                 value = values.pop(0)
                 if slot["type"] != "IMAGEUPLOAD":  # a button
                     inputs[slot["name"]] = value
+                if slot["name"] in ("seed", "noise_seed"):
+                    values.pop(0)  # what becomes of it after a run
             if slot.get("link") is not None:
                 inputs[slot["name"]] = list(links[slot["link"]])
         assert not values, f"node {node['id']} has more values than widgets"
         prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+        if "title" in node:
+            prompt[str(node["id"])]["_meta"] = {"title": node["title"]}
     return prompt
 
 
