@@ -1,5 +1,6 @@
 """The documentation: links and pictures lead somewhere, and the site can be built."""
 
+import json
 import re
 import subprocess
 import sys
@@ -60,6 +61,32 @@ def test_the_table_of_weights_is_what_the_code_asks_for() -> None:
         (row,) = [r for r in rows if r.startswith(f"| `{weight.name}` |")]
         assert weight.url in row and weight.licence in row
     assert any(f"`{POINTS}`" in r and f"`{BOXES}`" in r for r in rows)
+
+
+def table(page: str, heading: str) -> list[list[str]]:
+    """The cells of the table whose first heading that is."""
+    (rows,) = re.findall(rf"^\| {heading} \|.*\n\|[-|]+\n((?:\|.*\n?)+)", page, re.M)
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows.splitlines()]
+
+
+def test_the_readme_names_every_node_and_no_other() -> None:
+    named = [n for row in table((ROOT / "README.md").read_text(encoding="utf-8"), "node") for n in row[0].split(", ")]
+    nodes = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert sorted(named) == sorted(node["display_name"] for node in nodes.values())
+
+
+def test_the_readme_names_every_example_by_its_own_heading() -> None:
+    told = {row[0].strip("`"): row[1] for row in table((ROOT / "README.md").read_text(encoding="utf-8"), "example")}
+    there = {}
+    for path in (ROOT / "workflows").glob("*.json"):
+        nodes = json.loads(path.read_text(encoding="utf-8"))["nodes"]
+        texts = [node["widgets_values"][0] for node in nodes if node["type"] == "MarkdownNote"]
+        there[path.stem] = next(t.splitlines()[0].lstrip("# ") for t in texts if t.startswith("#"))
+    assert told == there
+
+
+def test_the_readmes_picture_loads_fast() -> None:
+    assert 50_000 < (ROOT / "docs" / "results.jpg").stat().st_size < 400_000
 
 
 # --- the site --------------------------------------------------------------------------------------------------------

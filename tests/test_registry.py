@@ -20,7 +20,7 @@ def packed() -> list[str]:
     if done.returncode:
         pytest.skip("this is not a git checkout")
     lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
-    ignored = pathspec.PathSpec.from_lines("gitwildmatch", [x for x in lines if x.strip() and not x.startswith("#")])
+    ignored = pathspec.GitIgnoreSpec.from_lines([x for x in lines if x.strip() and not x.startswith("#")])
     return [name for name in done.stdout.splitlines() if not ignored.match_file(name)]
 
 
