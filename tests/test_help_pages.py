@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from comfy_page import PAGE_LIMIT, NoBrowserError, asked, browser, open_page, screenshot, until
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -101,3 +102,27 @@ def test_comfyui_serves_page_and_picture_where_its_frontend_looks(server: "Serve
     assert server.raw(f"/extensions/flow3d/docs/{name}.md").decode() == page(name)
     picture = Image.open(io.BytesIO(server.raw(f"/extensions/flow3d/docs/{name}.jpg")))
     assert picture.format == "JPEG"
+
+
+def test_the_page_shows_help_with_its_picture(server: "Server", tmp_path: Path) -> None:
+    """A node is selected, the question mark pressed, the picture looked at."""
+    server.raw("/settings/Comfy.TutorialCompleted", b"true")
+    shown = (
+        "return [...document.images].filter((i) => i.src.endsWith('/Flow3DFLAMEFit.jpg')).map((i) => i.naturalWidth)"
+    )
+    try:
+        with browser(tmp_path / "profile") as page:
+            open_page(page, server.url)
+            asked(page, """
+                app.graph.clear()
+                const node = LiteGraph.createNode('Flow3DFLAMEFit')
+                node.pos = [200, 100]
+                app.graph.add(node)
+                app.canvas.selectNode(node)
+            """)  # fmt: skip
+            until("the question mark", PAGE_LIMIT, lambda: page.execute_script(press))
+            (width,) = until("the picture", PAGE_LIMIT, lambda: [w for w in page.execute_script(shown) if w])
+            screenshot(page, "help")
+    except NoBrowserError as error:
+        pytest.skip(str(error))
+    assert width == Image.open(DOCS / "Flow3DFLAMEFit.jpg").width

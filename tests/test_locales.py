@@ -1,9 +1,12 @@
 """The nodes' texts in other languages: complete, of the present nodes, and readable by ComfyUI's page."""
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from comfy_page import NoBrowserError, asked, browser, open_page
 
 from comfyui_flow3d.scripts.build_locales import LOCALES, english, flat, read
 
@@ -84,3 +87,38 @@ def test_choices_keep_their_names(server: "Server", language: str) -> None:
                 explained += 1
                 assert option in there[keys], keys
     assert explained > 30
+
+
+@pytest.fixture
+def chinese_page(server: "Server", tmp_path: Path) -> Iterator[Any]:
+    """ComfyUI's page in Chinese."""
+    server.raw("/settings/Comfy.TutorialCompleted", b"true")
+    server.raw("/settings/Comfy.Locale", b'"zh"')
+    try:
+        with browser(tmp_path / "profile") as page:
+            open_page(page, server.url)
+            yield page
+    except NoBrowserError as error:
+        pytest.skip(str(error))
+    finally:
+        server.raw("/settings/Comfy.Locale", b'"en"')
+
+
+def test_the_page_shows_every_node_in_chinese(chinese_page: Any) -> None:
+    """Titles, descriptions, inputs, sliders and outputs of all nodes, as the canvas would draw them."""
+    seen = asked(chinese_page, """
+        return Object.fromEntries(given[0].map((name) => {
+            const node = LiteGraph.createNode(name)
+            const labels = (slots) => Object.fromEntries(slots.map((s) => [s.name, s.localized_name ?? s.label]))
+            app.graph.add(node)
+            return [name, { title: node.title, inputs: labels(node.inputs), outputs: node.outputs.map((o) => o.localized_name),
+                widgets: labels(node.widgets ?? []), description: node.constructor.nodeData.description }]
+        }))
+    """, list(read("zh", "nodeDefs.json")))  # fmt: skip
+    for name, wanted in read("zh", "nodeDefs.json").items():
+        node = seen[name]
+        assert (node["title"], node["description"]) == (wanted["display_name"], wanted["description"])
+        assert node["outputs"] == [output["name"] for output in wanted["outputs"].values()]
+        for key, texts_of in wanted["inputs"].items():
+            assert node["inputs"][key] == texts_of["name"], (name, key)
+            assert node["widgets"].get(key, texts_of["name"]) == texts_of["name"], (name, key)
