@@ -107,6 +107,7 @@ def test_comfyui_serves_page_and_picture_where_its_frontend_looks(server: "Serve
 def test_the_page_shows_help_with_its_picture(server: "Server", tmp_path: Path) -> None:
     """A node is selected, the question mark pressed, the picture looked at."""
     server.raw("/settings/Comfy.TutorialCompleted", b"true")
+    press = "const mark = document.querySelector('[data-testid=info-button]'); mark?.click(); return !!mark"
     shown = (
         "return [...document.images].filter((i) => i.src.endsWith('/Flow3DFLAMEFit.jpg')).map((i) => i.naturalWidth)"
     )
