@@ -1,6 +1,7 @@
 """The appearance network: SD1.5's UNet, run on the reference for the states that its self-attentions read."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from ..flow3d.errors import InputError
 from .appearance_files import read_appearance, unet_config
-from .reference_attention import Place, place_of
+from .reference_attention import Place, place_of, transformer_blocks
 
 
 class AppearanceNetwork(nn.Module):
@@ -59,25 +60,33 @@ class Written:
     grid: tuple[int, int]
 
 
+class _AllWritten(Exception):
+    """Ends a pass of a UNet: of what would follow nothing is read."""
+
+
 def write_states(unet: UNetModel, latents: Tensor, timestep: float, context: Tensor) -> dict[Place, Written]:
-    """One pass of a UNet over references, for the states after norm1 of every spatial transformer block.
+    """A pass of a UNet over references, for the states after norm1 of every spatial transformer block. It ends with the last.
 
     Args:
         latents: (R, 4, h, w), clean, in the scale of the network.
         timestep: what the network is told of the noise, 0..999.
         context: (1, L, D) the encoded prompt.
     """
+    wanted = len(transformer_blocks(unet))
     written: dict[Place, Written] = {}
 
     def write(n: Tensor, context: Tensor, value: Tensor, options: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         height, width = options["activations_shape"][-2:]
         written[place_of(options)] = Written(n, (height, width))
+        if len(written) == wanted:
+            raise _AllWritten
         return n, context, value
 
     count = len(latents)
     timesteps = torch.full((count,), timestep, device=latents.device)
     options = {"patches": {"attn1_patch": [write]}}
-    unet(latents, timesteps=timesteps, context=context.expand(count, -1, -1), transformer_options=options)
+    with suppress(_AllWritten):
+        unet(latents, timesteps=timesteps, context=context.expand(count, -1, -1), transformer_options=options)
     return written
 
 

@@ -9,6 +9,7 @@ network is told is a prompt of its own: X-Portrait's is empty, MagicPortrait's i
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from math import log
 
 import torch
 from comfy.model_base import BaseModel
@@ -94,10 +95,9 @@ class Reference:
 def tokens_of(written: Written, strength: float, mask: Tensor | None) -> Tokens:
     """The states of all references as one row of tokens; those that a mask takes away altogether are left out."""
     states = written.states.flatten(0, 1)
-    if mask is None:
-        weights = states.new_full((len(states),), strength, dtype=torch.float32)
-    else:
-        area = interpolate(mask[:, None].to(states.device, torch.float32), written.grid, mode="area")
-        weights = strength * area.flatten(1).expand(len(written.states), -1).flatten()
-        states, weights = states[weights > 0], weights[weights > 0]
+    if mask is None:  # told apart without looking at a number on the GPU, which would wait for it
+        return Tokens(states, None if strength == 1 else states.new_full((len(states),), log(strength), dtype=torch.float32))
+    area = interpolate(mask[:, None].to(states.device, torch.float32), written.grid, mode="area")
+    weights = strength * area.flatten(1).expand(len(written.states), -1).flatten()
+    states, weights = states[weights > 0], weights[weights > 0]
     return Tokens(states, None if bool((weights == 1).all()) else weights.log())

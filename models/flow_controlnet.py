@@ -81,7 +81,7 @@ class FlowControlNet(comfy.controlnet.ControlNet):
         control = residuals(
             self.control_model,
             sampling.calculate_input(t, x_noisy).to(dtype),
-            hint.repeat(batched_number, 1, 1, 1),
+            hint,
             sampling.timestep(t).to(dtype),
             self._context(cond, x_noisy.device, dtype),
         )

@@ -1,5 +1,6 @@
 """The hints of a flow ControlNet: each frame's flow through the hint block once, and only its result kept."""
 
+import math
 import weakref
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ..flow3d.errors import InputError
 from ..flow3d.flow.field import FlowField
+from .flow_network import write_hint
 
 _SHARE = 0.1  # of a device's free memory that the hints of all frames may take there
 
@@ -17,7 +19,8 @@ _SHARE = 0.1  # of a device's free memory that the hints of all frames may take 
 class FlowHints:
     """What the hint block makes of each frame of a field, kept from the first step of a run to its end.
 
-    A frame at 512 x 512 keeps 320 x 64 x 64 numbers, 2.6 MB in float16, where its flow has 31 MB.
+    A frame at 512 x 512 keeps 320 x 64 x 64 numbers, 2.6 MB in float16, where its flow has 31 MB. They are kept as precisely as
+    the network's weights, also where it computes in float32 because the device knows no other.
     """
 
     def __init__(self, field: FlowField):
@@ -28,7 +31,7 @@ class FlowHints:
         self._store: Tensor | None = None
 
     def of(self, frames: Sequence[int], network: Network, like: Tensor, dtype: torch.dtype) -> Tensor:
-        """(n, 320, h, w): the hints of these frames in the order given.
+        """(n, 320, h, w): the hints of these frames in the order given, on the device of `like`, of the type they are kept in.
 
         Args:
             frames: indices into the field; a field of one frame serves them all.
@@ -46,10 +49,9 @@ class FlowHints:
                 "Make as many latents as the target track has frames, or fewer."
             )
         field = self._sized(like)
-        for frame in frames:
-            if frame not in self._kept:
-                comfy.model_management.throw_exception_if_processing_interrupted()
-                self._kept[frame] = self._hint(field, frame, network, like, dtype)
+        new = [frame for frame in dict.fromkeys(frames) if frame not in self._kept]
+        if new:
+            self._make(new, field, network, like, dtype)
         return torch.cat([self._kept[f].to(like.device) for f in frames])
 
     def clear(self) -> None:
@@ -82,23 +84,30 @@ class FlowHints:
             self._resized = field.to(like.device) if like.device.type == "cuda" else field
         return self._resized
 
-    def _hint(self, field: FlowField, frame: int, network: Network, like: Tensor, dtype: torch.dtype) -> Tensor:
-        half = dtype if dtype == torch.float16 else torch.float32  # of the two that a field writes
-        shape = (1, 3 * field.sampling.samples, field.camera.height, field.camera.width)
-        with torch.inference_mode(False), torch.no_grad():  # the field's own tensors were not made in inference mode
-            # Channels last, as convolutions want them: otherwise they copy the flow, 31 MB, once more.
-            flow = torch.empty(shape, dtype=half, device=field.head.template.device, memory_format=torch.channels_last)
-            field.encode([frame], out=flow)
-        # One frame at a time: the memory of one, and a result that does not depend on its company.
-        hint = network.input_hint_block(flow.to(like.device, dtype), None, None)
+    def _make(self, frames: list[int], field: FlowField, network: Network, like: Tensor, dtype: torch.dtype) -> None:
+        """One frame at a time: the memory of one, and a result that does not depend on its company."""
+        kept = network.dtype if network.dtype.itemsize > 1 else dtype  # 8 bits are for weights only
         if self._store is None:
-            self._store = torch.empty((len(self.field), *hint.shape[1:]), dtype=hint.dtype, device=self._place(hint))
-        return self._store[frame : frame + 1].copy_(hint)
+            self._store = self._room(network.model_channels, like, kept)
+        half = kept if kept == torch.float16 else torch.float32  # of the two that a field writes
+        shape = (1, 3 * field.sampling.samples, field.camera.height, field.camera.width)
+        # Channels last, as convolutions want them: otherwise they copy the flow, 31 MB, once more.
+        with torch.inference_mode(False):
+            flow = torch.empty(shape, dtype=half, device=field.head.template.device, memory_format=torch.channels_last)
+        for frame in frames:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            with torch.inference_mode(False), torch.no_grad():  # the field's own tensors were not made in inference mode
+                field.encode([frame], out=flow)
+            hint = self._store[frame : frame + 1]
+            write_hint(network, flow, like.device, dtype, hint)
+            self._kept[frame] = hint
 
-    def _place(self, hint: Tensor) -> torch.device:
-        """The device itself where it holds the hints of all frames easily, else the one that waiting models are kept on."""
-        if hint.device.type == "cpu":
-            return hint.device
-        free = comfy.model_management.get_free_memory(hint.device) + self.nbytes()
-        roomy = hint.nbytes * len(self.field) < _SHARE * free
-        return hint.device if roomy else comfy.model_management.unet_offload_device()
+    def _room(self, channels: int, like: Tensor, dtype: torch.dtype) -> Tensor:
+        """For the hints of all frames: on the device itself where it holds them easily, else where waiting models are kept."""
+        shape = (len(self.field), channels, *like.shape[-2:])
+        device = like.device
+        if device.type != "cpu":
+            free = comfy.model_management.get_free_memory(device)
+            roomy = math.prod(shape) * dtype.itemsize < _SHARE * free
+            device = device if roomy else comfy.model_management.unet_offload_device()
+        return torch.empty(shape, dtype=dtype, device=device)

@@ -17,6 +17,9 @@ from .flow_controlnet_file import FIRST_HINT
 
 Control = dict[str, list[Tensor | None]]  # residuals as ComfyUI's UNet takes them
 
+_TILE = 16  # rows and columns of a hint that are made at a time
+_BEFORE, _BEHIND = 3, 2  # rows of 8 pixels beside them that the hint block's eight convolutions look at
+
 
 def build_network(state: Mapping[str, Tensor], name: str, device: torch.device) -> tuple[Network, torch.dtype | None]:
     """The network of these weights (ldm's names), where ComfyUI keeps models that wait.
@@ -50,11 +53,32 @@ def network_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def write_hint(network: Network, flow: Tensor, device: torch.device, dtype: torch.dtype, out: Tensor) -> None:
+    """What the hint block makes of a flow (1, C, 8 h, 8 w), into `out` (1, 320, h, w), each anywhere and of any type.
+
+    Tile by tile: of a whole frame a convolution may take nine times the flow's memory for itself, 283 MB at 512 x 512.
+
+    Args:
+        device, dtype: where the network is, and what it computes in.
+    """
+    for top, bottom, above in _tiles(out.shape[2]):
+        for left, right, before in _tiles(out.shape[3]):
+            part = flow[:, :, 8 * above : 8 * (bottom + _BEHIND), 8 * before : 8 * (right + _BEHIND)].to(device, dtype)
+            hint = network.input_hint_block(part, None, None)
+            out[:, :, top:bottom, left:right] = hint[:, :, top - above : bottom - above, left - before : right - before]
+
+
+def _tiles(length: int) -> list[tuple[int, int, int]]:
+    """(first, end, where what it depends on begins) of each."""
+    return [(i, min(i + _TILE, length), max(i - _BEFORE, 0)) for i in range(0, length, _TILE)]
+
+
 def residuals(network: Network, x: Tensor, hint: Tensor, timesteps: Tensor, context: Tensor) -> Control:
     """What the network adds to the UNet, from hints that have been through its hint block: its own forward pass from there on.
 
     Args:
-        x: (B, 4, h, w) scaled latents. hint: (B, 320, h, w). timesteps: (B,), 0 to 999. context: (B, tokens, 768).
+        x: (B, 4, h, w) scaled latents, B = k n. hint: (n, 320, h, w) of any type, for each of k halves. timesteps: (B,), 0 to
+            999. context: (B, tokens, 768).
     """
     emb = network.time_embed(timestep_embedding(timesteps, network.model_channels, repeat_only=False).to(x.dtype))
     out: list[Tensor | None] = []
@@ -62,7 +86,7 @@ def residuals(network: Network, x: Tensor, hint: Tensor, timesteps: Tensor, cont
     for i, (block, zero) in enumerate(zip(network.input_blocks, network.zero_convs, strict=True)):
         h = block(h, emb, context)
         if i == 0:
-            h = h + hint
+            h.unflatten(0, (-1, len(hint))).add_(hint)  # into itself, without a copy of the hint for each half
         out.append(zero(h, emb, context))
     h = network.middle_block(h, emb, context)
     return {"input": [], "middle": [network.middle_block_out(h, emb, context)], "output": out}

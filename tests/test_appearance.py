@@ -277,7 +277,7 @@ def test_one_pass_a_step_for_all_frames_windows_and_halves(policy: str, passes: 
     model.model_options["context_handler"] = windows(4, 2)
     model.model.memory_usage_factor = 1e30
     seen: list[int] = []
-    hooks = [appearance.network.unet.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))]
+    hooks = [appearance.network.unet.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))]
     reads: list[int] = []
     hooks += [model.model.diffusion_model.register_forward_hook(lambda _, inputs, __: reads.append(len(inputs[0])))]
     windowed = sampled(model, noise, sigmas)
@@ -287,6 +287,22 @@ def test_one_pass_a_step_for_all_frames_windows_and_halves(policy: str, passes: 
     assert reads == [4] * (4 * 2 * 2)  # steps, windows, halves
     for (_, a), (_, b) in zip(whole, windowed, strict=True):
         assert (a - b).abs().max() < CLOSE
+
+
+@in_comfyui
+def test_the_pass_ends_with_the_last_state() -> None:
+    """What of the UNet runs, by its modules: nothing behind the last block's first norm."""
+    appearance = network(random_unet_state(1))
+    unet, ran = appearance.network.unet, []
+    names = {m: name for name, m in unet.named_modules() if not list(m.children()) and not name.endswith("_upd")}
+    hooks = [m.register_forward_pre_hook(lambda module, _: ran.append(names[module])) for m in names]
+    sampled(referenced(as_comfy_model(random_unet_state(0)), appearance))
+    for hook in hooks:
+        hook.remove()
+    block = "output_blocks.11.1.transformer_blocks.0."
+    behind = (f"{block}attn", f"{block}norm2", f"{block}norm3", f"{block}ff", "output_blocks.11.1.proj_out", "out.")
+    assert ran[-1] == f"{block}norm1"
+    assert {name for name in names.values() if name not in ran} == {n for n in names.values() if f"{n}.".startswith(behind)}
 
 
 @in_comfyui

@@ -401,6 +401,45 @@ def test_each_frame_goes_through_the_hint_block_once() -> None:
     assert calls == 8 * [1]
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(16, 5), (17, 16), (32, 31), (5, 49)])
+@in_comfyui
+def test_tiles_of_a_frame_are_the_frame(rows: int, columns: int) -> None:
+    """In float64, where the order of sums shows in no digit that counts: not one pixel of a seam."""
+    from comfyui_flow3d.models.flow_network import write_hint
+
+    net = network(random_controlnet_state(6, 12)).control_model.double()
+    flow = torch.randn(1, 12, 8 * rows, 8 * columns, dtype=torch.float64, generator=torch.Generator().manual_seed(rows))
+    sizes: list[int] = []
+    net.input_hint_block[0].register_forward_pre_hook(lambda _, given: sizes.append(max(given[0].shape[2:])))
+    with torch.no_grad():
+        whole = net.input_hint_block(flow, None, None)
+        hint = torch.full((1, CHANNELS, rows, columns), torch.nan, dtype=torch.float64)
+        write_hint(net, flow, torch.device("cpu"), torch.float64, hint)
+    torch.testing.assert_close(hint, whole, rtol=0, atol=1e-12)
+    assert len(sizes) == 1 + -(-rows // 16) * -(-columns // 16) and max(sizes[1:]) <= 8 * 21
+
+
+@in_comfyui
+def test_hints_are_kept_as_the_weights_are() -> None:
+    """Where a device knows no float16, ComfyUI computes in float32 with weights in float16: no more is known of the hint."""
+    import comfy.ops
+    from comfy.cldm.cldm import ControlNet as Network
+    from small_sd import small_unet_config
+
+    from comfyui_flow3d.models.flow_hints import FlowHints
+
+    config = {k: v for k, v in small_unet_config().items() if k not in ("out_channels", "transformer_depth_output", "dtype")}
+    net = Network(**config, hint_channels=3 * SAMPLES, dtype=torch.float16, operations=comfy.ops.manual_cast)
+    net.load_state_dict({n: w.half() for n, w in random_controlnet_state(5, 3 * SAMPLES).items()})
+    hints = FlowHints(shifted(3))
+    with torch.no_grad():
+        got = hints.of([2, 1], net, noise(2), torch.float32).float()
+        exact = torch.cat([net.input_hint_block(hints.field.encode([i]), None, None) for i in (2, 1)])
+    assert hints.nbytes() == 2 * CHANNELS * SIDE * SIDE * 2
+    torch.testing.assert_close(got, exact, rtol=2e-3, atol=2e-3 * float(exact.abs().max()))
+    assert not torch.equal(got, exact)
+
+
 @in_comfyui
 def test_240_frames_keep_little() -> None:
     """320 channels at 512 x 512 and float16: 629 MB. Here 32 channels at 64 x 64, and what is kept is exactly that."""
