@@ -1,66 +1,31 @@
 """The example workflow by hand: opened from the templates on ComfyUI's page in a browser, run, and its video watched."""
 
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
 import pytest
+from comfy_page import PAGE_LIMIT, NoBrowserError, clicked, open_page, until
+from comfy_page import browser as open_browser
 from PIL import Image
 
 if TYPE_CHECKING:
     from .comfy_server import Server
 
-PAGE_LIMIT, RUN_LIMIT = 60, 300  # seconds
-ARGUMENTS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --window-size=2000,1100"
-)
+RUN_LIMIT = 300  # seconds
 
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: use `python run.py test`")
-    from selenium.webdriver.chrome.service import Service
-
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("no Chromium with chromedriver on this machine")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in (*ARGUMENTS.split(), f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(argument)
-    page = webdriver.Chrome(options=options, service=Service(driver))
     try:
-        yield page
-    finally:
-        page.quit()
-
-
-def until(what: str, limit: float, ask: Callable[[], Any]) -> Any:
-    """Ask until the answer is true, and give it."""
-    end = time.monotonic() + limit
-    while time.monotonic() < end:
-        answer = ask()
-        if answer:
-            return answer
-        time.sleep(0.25)
-    raise AssertionError(f"waited {limit} s for {what}")
-
-
-def clicked(browser: Any, xpath: str) -> bool:
-    """Scroll to the first element of that kind that can be seen, and click it, if there is one."""
-    for element in browser.find_elements("xpath", xpath):
-        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
-        if element.is_displayed():
-            element.click()
-            return True
-    return False
+        with open_browser(tmp_path / "profile") as page:
+            yield page
+    except NoBrowserError as error:
+        pytest.skip(str(error))
 
 
 def small_clip(source: Path, path: Path) -> Path:
@@ -85,8 +50,7 @@ def test_the_template_runs_on_the_canvas(
     names = server.upload(portrait), server.upload(small_clip(test_data / "drivers" / "d12.mp4", tmp_path / "canvas_clip.mp4"))
     server.raw("/settings/Comfy.TutorialCompleted", b"true")
 
-    browser.get(server.url)
-    until("the page", PAGE_LIMIT, lambda: browser.execute_script("return !!(window.app?.graph && window.app.canvas)"))
+    open_page(browser, server.url)
     until("the template browser", PAGE_LIMIT, lambda: clicked(browser, "//button[@aria-label='Templates']"))
     until("our pack's templates", PAGE_LIMIT, lambda: clicked(browser, "//li[normalize-space(.)='flow3d']"))
     until("our template", PAGE_LIMIT, lambda: clicked(browser, "//*[@data-testid='template-workflow-flow_warp_preview']"))
@@ -106,7 +70,7 @@ def test_the_template_runs_on_the_canvas(
     assert clicked(browser, "//button[normalize-space(.)='Run']")
     shown = """
         const node = window.app.graph._nodes.find(n => n.type === 'SaveVideo')
-        const video = node.videoContainer?.querySelector('video') ?? document.querySelector('video[src*="animated"]')
+        const video = node.videoContainer?.querySelector('video') ?? document.querySelector('video[src*="flow_warp_preview"]')
         return video && video.readyState >= 2 ? [video.videoWidth, video.videoHeight, video.duration] : null
     """
     width, height, duration = until("the video", RUN_LIMIT, lambda: browser.execute_script(shown))

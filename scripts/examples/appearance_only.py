@@ -29,7 +29,7 @@ def appearance_only(sheet: Sheet) -> None:
         crop = sheet.node("Flow3DPortraitCrop", "Portrait Crop", image=portrait)
         source = sheet.node("Flow3DFLAMEFit", "Portrait Fit", head=head, image=crop, overlay_frames=1)
     with sheet.group("2 Motion"):
-        motion = sheet.node("Flow3DLoadHeadTrack", "Motion", track="motion: talk", head=head, wide=320)
+        motion = sheet.node("Flow3DLoadHeadTrack", "Motion", track="motion: talk", wide=320)
         timed = sheet.node("Flow3DFLAMETime", "FLAME Time", track=motion, frames=48)
         target = sheet.node("Flow3DFLAMERetarget", "FLAME Retarget", source=source, driver=timed, head=head)
         rendered = sheet.node("Flow3DRenderHead", "Render Head", track=target, head=head)

@@ -27,7 +27,7 @@ def depth_normal_controlnets(sheet: Sheet) -> None:
         crop = sheet.node("Flow3DPortraitCrop", "Portrait Crop", image=portrait)
         source = sheet.node("Flow3DFLAMEFit", "Portrait Fit", head=head, image=crop, overlay_frames=1)
     with sheet.group("2 Motion and pictures of it"):
-        motion = sheet.node("Flow3DLoadHeadTrack", "Motion", track="motion: turn", head=head, wide=320)
+        motion = sheet.node("Flow3DLoadHeadTrack", "Motion", track="motion: turn", wide=320)
         timed = sheet.node("Flow3DFLAMETime", "FLAME Time", track=motion, frames=48)
         target = sheet.node("Flow3DFLAMERetarget", "FLAME Retarget", source=source, driver=timed, head=head)
         rendered = sheet.node("Flow3DRenderHead", "Render Head", track=target, head=head)

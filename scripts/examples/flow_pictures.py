@@ -8,7 +8,7 @@ START = """
 
 1. Choose a picture in **Portrait** and a motion in **Motion**.
 2. Press **Run**. **All Views** shows direction, depth, arrows, layers, source pixels and visibility, with scales in
-millimetres; **Figures** says how far the surface moves.
+millimetres; **3D Flow Visualize** says in figures how far the surface moves.
 
 One view alone, larger: choose it in **3D Flow Visualize**, and set *size*.
 """
@@ -18,7 +18,7 @@ def flow_pictures(sheet: Sheet) -> None:
     head = words(sheet, START, more="Nothing else is needed.")
     with sheet.group("1 Portrait and motion"):
         portrait = sheet.node("LoadImage", "Portrait", image="portrait.png", wide=320)
-        motion = sheet.node("Flow3DLoadHeadTrack", "Motion", track="motion: medley", head=head)
+        motion = sheet.node("Flow3DLoadHeadTrack", "Motion", track="motion: medley")
     with sheet.group("2 Flow"):
         source = sheet.node("Flow3DFLAMEFit", "Portrait Fit", head=head, image=portrait, overlay_frames=1, wide=320)
         target = sheet.node("Flow3DFLAMERetarget", "FLAME Retarget", source=source, driver=motion, head=head)

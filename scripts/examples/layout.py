@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 TITLE, SLOT, WIDGET, TEXT = 30, 20, 24, 90  # heights, as ComfyUI's page draws them; TEXT is for a field of several lines
 GAP, PADDING, HEADING, BETWEEN = 30, 24, 44, 60  # between nodes; inside a frame; its title; between frames
-NOTE_WIDTH, LINE, LETTER = 380, 16, 5.4  # a note, a line of it and a letter on average
+NOTE_WIDTH, LINE, LETTER = 380, 13, 5.2  # a note, a line of it and a letter on average
 GROUP_COLOURS = ("#3f789e", "#8A8", "#b58b2a", "#a1309b", "#b06634", "#88A")
 
 

@@ -29,7 +29,7 @@ def refine_unseen(sheet: Sheet) -> None:
         crop = sheet.node("Flow3DPortraitCrop", "Portrait Crop", image=portrait)
         source = sheet.node("Flow3DFLAMEFit", "Portrait Fit", head=head, image=crop, overlay_frames=1)
     with sheet.group("2 Motion and warp"):
-        motion = sheet.node("Flow3DLoadHeadTrack", "Motion", track="motion: turn", head=head, wide=320)
+        motion = sheet.node("Flow3DLoadHeadTrack", "Motion", track="motion: turn", wide=320)
         timed = sheet.node("Flow3DFLAMETime", "FLAME Time", track=motion, frames=48)
         target = sheet.node("Flow3DFLAMERetarget", "FLAME Retarget", source=source, driver=timed, head=head)
         field = sheet.node("Flow3DFlowEncode", "3D Flow Encode", head=head, source=source, target=target)

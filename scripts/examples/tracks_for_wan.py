@@ -30,7 +30,7 @@ def tracks_for_wan(sheet: Sheet) -> None:
         crop = sheet.node("Flow3DPortraitCrop", "Portrait Crop", image=portrait, size=SIDE, room=1.4)
         source = sheet.node("Flow3DFLAMEFit", "Portrait Fit", head=head, image=crop, overlay_frames=1)
     with sheet.group("2 Motion and tracks"):
-        motion = sheet.node("Flow3DLoadHeadTrack", "Motion", track="motion: medley", head=head, wide=320)
+        motion = sheet.node("Flow3DLoadHeadTrack", "Motion", track="motion: medley", wide=320)
         timed = sheet.node("Flow3DFLAMETime", "FLAME Time", track=motion, fps=FPS)
         target = sheet.node("Flow3DFLAMERetarget", "FLAME Retarget", source=source, driver=timed, head=head)
         sheet.column()

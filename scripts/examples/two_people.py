@@ -28,7 +28,7 @@ def person(sheet: Sheet, side: str, index: int, head: Node, people: Node, motion
         )
         sheet.column()
         crop = sheet.node("Flow3DPortraitCrop", f"{side} Crop", image=people, track=found, head=head)
-        driver = sheet.node("Flow3DLoadHeadTrack", f"{side} Motion", track=motion, head=head)
+        driver = sheet.node("Flow3DLoadHeadTrack", f"{side} Motion", track=motion)
         timed = sheet.node("Flow3DFLAMETime", f"{side} Time", track=driver, frames=FRAMES)
         sheet.column()
         source = sheet.node(
