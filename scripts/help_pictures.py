@@ -6,7 +6,7 @@ All are results of the nodes' own functions, made from the bundled portrait and 
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +72,7 @@ class Scene:
 
     def near(self, picture: Picture) -> Picture:
         """A full picture's part about the head."""
-        return to_picture(self.window.cut(picture.astype(np.float32) / 255))
+        return to_picture(self.window.cut(as_floats(picture)))
 
     def driven(self, motion: str) -> HeadTrack:
         """The portrait's head doing what a bundled motion does."""
@@ -101,6 +101,11 @@ def to_picture(values: torch.Tensor | NDArray) -> Picture:
     return (array.clip(0, 1) * 255).round().astype(np.uint8)
 
 
+def as_floats(picture: Picture) -> NDArray[np.float32]:
+    """uint8 to 0..1."""
+    return np.divide(picture, 255, dtype=np.float32)
+
+
 def panel(rows: Sequence[Sequence[Picture]], captions: Sequence[str] = (), cell: int = _CELL) -> Picture:
     """Rows of pictures, each `cell` pixels high; the captions stand above the first row."""
     small = [[Image.fromarray(p).resize((round(cell * p.shape[1] / p.shape[0]), cell), Image.Resampling.LANCZOS) for p in row]
@@ -119,8 +124,8 @@ def panel(rows: Sequence[Sequence[Picture]], captions: Sequence[str] = (), cell:
     return np.asarray(page)
 
 
-def edits(scene: Scene, *chosen: dict[str, float]) -> list[HeadTrack]:
-    return [edit_track(scene.head, scene.track, edit) for edit in chosen]
+def edits(scene: Scene, *chosen: Mapping[str, float]) -> list[HeadTrack]:
+    return [edit_track(scene.head, scene.track, dict(edit)) for edit in chosen]
 
 
 # --- one function a page ---------------------------------------------------------------------------------------------
@@ -128,7 +133,12 @@ def edits(scene: Scene, *chosen: dict[str, float]) -> list[HeadTrack]:
 
 def head_model(scene: Scene) -> Picture:
     still = load_motion("idle", scene.head)[:1]
-    chosen = ({}, {"smile": 1.0}, {"jawOpen": 0.7, "browUp": 1.0}, {"yaw": 35.0, "pitch": 8.0})
+    chosen: tuple[dict[str, float], ...] = (
+        {},
+        {"smile": 1.0},
+        {"jawOpen": 0.7, "browUp": 1.0},
+        {"yaw": 35.0, "pitch": 8.0},
+    )
     return panel([[scene.shaded(edit_track(scene.head, still, dict(edit)))[0] for edit in chosen]],
                  ("neutral", "smile", "jawOpen, browUp", "yaw, pitch"))  # fmt: skip
 
@@ -147,7 +157,7 @@ def fit(scene: Scene) -> Picture:
 
 
 def edit(scene: Scene) -> Picture:
-    chosen = (
+    chosen: tuple[dict[str, float], ...] = (
         {},
         {"yaw": 20.0},
         {"smile": -0.8},
@@ -198,13 +208,13 @@ def _crop(scene: Scene) -> PortraitCrop:
 
 
 def scene_crop(scene: Scene) -> Picture:
-    return to_picture(_crop(scene).cut(scene.image.astype(np.float32) / 255))
+    return to_picture(_crop(scene).cut(as_floats(scene.image)))
 
 
 def pasted(scene: Scene) -> Picture:
-    made, image = _crop(scene), scene.image.astype(np.float32) / 255
+    made, image = _crop(scene), as_floats(scene.image)
     moved = scene.warp.frame(edits(scene, {"jawOpen": 0.7, "browUp": 1.0})[0])[0]
-    result = made.cut(moved.astype(np.float32) / 255)
+    result = made.cut(as_floats(moved))
     full = to_picture(paste(image, result, made))
     return panel([[scene_crop(scene), to_picture(result), full]], ("crop", "result", "pasted"), 230)
 
@@ -329,7 +339,7 @@ def windows(scene: Scene) -> Picture:
         draw.text((4, top + 15), f"{fusing}: frames 0 to {frames - 1}", _INK, font, anchor="lm")
         top += 30
         for k, row in enumerate(weights):
-            for t in np.flatnonzero(row):
+            for t in np.flatnonzero(row).tolist():
                 height = round(bar * float(row[t]))
                 left = label + t * step
                 draw.rectangle((left, top + bar - height, left + step - 2, top + bar), (64, 120, 192))
