@@ -421,7 +421,8 @@ def test_only_files_are_missing_as_shipped(server: "Server", name: str) -> None:
         node = api[key]
         for error in errors["errors"]:
             assert error["type"] in ("value_not_in_list", "custom_validation_failed"), error
-            assert error["extra_info"]["input_name"] in FILES[node["class_type"]], error
-            told.add(error["details"])
-    chosen = [n["inputs"].get("image", n["inputs"].get("file")) for n in api.values() if n["class_type"] in ("LoadImage", "LoadVideo")]
-    assert chosen and all(any(file in text for text in told) for file in chosen)
+            named = [node["inputs"][key] for key in FILES[node["class_type"]]]
+            assert all(file in error["details"] for file in named), error
+            told |= set(named)
+    wanted = {n["inputs"][key] for n in api.values() for key in FILES.get(n["class_type"], ())}
+    assert told == wanted and told

@@ -33,7 +33,7 @@ def appearance_only(sheet: Sheet) -> None:
         timed = sheet.node("Flow3DFLAMETime", "FLAME Time", track=motion, frames=48)
         target = sheet.node("Flow3DFLAMERetarget", "FLAME Retarget", source=source, driver=timed, head=head)
         rendered = sheet.node("Flow3DRenderHead", "Render Head", track=target, head=head)
-        sheet.node("PreviewImage", "Depth", images=rendered["depth"], room=260)
+        sheet.node("PreviewImage", "Depth", images=rendered["depth"], space=260)
     with sheet.group("3 Networks"):
         sd = base(sheet, "a portrait photo of a person")
         empty = sheet.node("CLIPTextEncode", "Empty Prompt", clip=sd.checkpoint["CLIP"], text="")

@@ -1,5 +1,7 @@
 """What several examples have in common."""
 
+from typing import Any
+
 from .sheet import Node, Output, Sheet
 from .weights import LANDMARKER, Weight, table
 
@@ -14,8 +16,8 @@ def words(sheet: Sheet, start: str, *weights: Weight, more: str = "") -> Node:
         return sheet.node("Flow3DLoadHeadModel", "Head Model", name="open head")
 
 
-def saved(sheet: Sheet, images: Node, fps: Output | float, audio: Output | None = None, room: int = 300) -> None:
+def saved(sheet: Sheet, images: Node, fps: Output | float, audio: Output | None = None, space: int = 300) -> None:
     """The pictures as a video in ComfyUI's output folder."""
-    sound = {} if audio is None else {"audio": audio}
+    sound: dict[str, Any] = {} if audio is None else {"audio": audio}
     video = sheet.node("CreateVideo", "Create Video", images=images, fps=fps, **sound)
-    sheet.node("SaveVideo", "Save Video", video=video, filename_prefix=f"flow3d/{sheet.name}", format="mp4", codec="h264", room=room)
+    sheet.node("SaveVideo", "Save Video", video=video, filename_prefix=f"flow3d/{sheet.name}", format="mp4", codec="h264", space=space)

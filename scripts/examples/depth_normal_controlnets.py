@@ -32,8 +32,8 @@ def depth_normal_controlnets(sheet: Sheet) -> None:
         target = sheet.node("Flow3DFLAMERetarget", "FLAME Retarget", source=source, driver=timed, head=head)
         rendered = sheet.node("Flow3DRenderHead", "Render Head", track=target, head=head)
         sheet.column()
-        sheet.node("PreviewImage", "Depth", images=rendered["depth"], room=300)
-        sheet.node("PreviewImage", "Normals", images=rendered["normal"], room=300)
+        sheet.node("PreviewImage", "Depth", images=rendered["depth"], space=300)
+        sheet.node("PreviewImage", "Normals", images=rendered["normal"], space=300)
     with sheet.group("3 Networks"):
         sd = base(sheet, "a portrait photo of a person")
         depth = sheet.node("ControlNetLoader", "Depth ControlNet", control_net_name=DEPTH.file, models=DEPTH.models)

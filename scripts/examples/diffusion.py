@@ -1,12 +1,13 @@
 """The part that examples with a ControlNet and the Temporal Sampler share."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from .sheet import Node, Output, Sheet
 from .weights import ANIMATEDIFF, SD15
 
 NEGATIVE = "blurry, deformed, text, watermark"
-ANIMATEDIFF_SETTINGS = {"steps": 25, "cfg": 8.0, "scheduler": "ddim_uniform", "betas": "linear"}
+ANIMATEDIFF_SETTINGS: dict[str, Any] = {"steps": 25, "cfg": 8.0, "scheduler": "ddim_uniform", "betas": "linear"}
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,6 @@ def edit_still(sheet: Sheet) -> None:
         field = sheet.node("Flow3DFlowEncode", "3D Flow Encode", head=head, source=source, target=edited, wide=360)
         warped = sheet.node("Flow3DFlowWarpPreview", "Flow Warp Preview", image=portrait, field=field)
         report = sheet.node("Flow3DTrackReport", "Track Report", track=edited, head=head)
-        sheet.node("PreviewImage", "Report", images=report, room=240)
+        sheet.node("PreviewImage", "Report", images=report, space=240)
     with sheet.group("4 Video"):
-        saved(sheet, warped, NO_TRACK, room=420)
+        saved(sheet, warped, NO_TRACK, space=420)

@@ -42,7 +42,7 @@ def fg_portrait(sheet: Sheet) -> None:
         edited = sheet.node("Flow3DFLAMEEdit", "FLAME Edit", track=target, head=head, wide=440)
         sheet.column()
         field = sheet.node("Flow3DFlowEncode", "3D Flow Encode", head=head, source=source, target=edited, wide=340)
-        sheet.node("PreviewImage", "Flow Preview", images=field["preview"], room=340)
+        sheet.node("PreviewImage", "Flow Preview", images=field["preview"], space=340)
     with sheet.group("4 Networks"):
         checkpoint = sheet.node("CheckpointLoaderSimple", "Checkpoint", ckpt_name=SD15.file, models=SD15.models)
         prompt = sheet.node("CLIPTextEncode", "Prompt", clip=checkpoint["CLIP"], text="")

@@ -24,6 +24,6 @@ def flow_pictures(sheet: Sheet) -> None:
         target = sheet.node("Flow3DFLAMERetarget", "FLAME Retarget", source=source, driver=motion, head=head)
     with sheet.group("3 Pictures"):
         field = sheet.node("Flow3DFlowEncode", "3D Flow Encode", head=head, source=source, target=target, preview_frames=4, wide=360)
-        seen = sheet.node("Flow3DFlowVisualize", "3D Flow Visualize", field=field, portrait=portrait, frames=6, room=160)
+        seen = sheet.node("Flow3DFlowVisualize", "3D Flow Visualize", field=field, portrait=portrait, frames=6, space=160)
         sheet.column()
-        sheet.node("PreviewImage", "All Views", images=seen["images"], wide=760, room=540)
+        sheet.node("PreviewImage", "All Views", images=seen["images"], wide=760, space=540)

@@ -35,6 +35,6 @@ def flow_warp_preview(sheet: Sheet) -> None:
         field = sheet.node("Flow3DFlowEncode", "3D Flow Encode", head=head, source=source, target=edited, wide=340)
         warped = sheet.node("Flow3DFlowWarpPreview", "Flow Warp Preview", image=portrait, field=field)
         unseen = sheet.node("MaskToImage", "Unseen as Picture", mask=warped["mask"])
-        sheet.node("PreviewImage", "Unseen", images=unseen, room=320)
+        sheet.node("PreviewImage", "Unseen", images=unseen, space=320)
     with sheet.group("5 Video"):
-        saved(sheet, warped, parts["fps"], parts["audio"], room=420)
+        saved(sheet, warped, parts["fps"], parts["audio"], space=420)

@@ -27,9 +27,9 @@ def long_clip(sheet: Sheet) -> None:
     with sheet.group("3 Motion and flow"):
         target = sheet.node("Flow3DFLAMERetarget", "FLAME Retarget", source=source, driver=driven, head=head, wide=320)
         field = sheet.node("Flow3DFlowEncode", "3D Flow Encode", head=head, source=source, target=target)
-        sheet.node("PreviewImage", "Driver Overlay", images=driven["overlay"], room=260)
+        sheet.node("PreviewImage", "Driver Overlay", images=driven["overlay"], space=260)
     with sheet.group("4 Video"):
         video = sheet.node("Flow3DFlowWarpVideo", "Flow Warp Video", image=portrait, field=field, sound=driver, wide=440)
         sheet.node(
-            "SaveVideo", "Save Video", video=video, filename_prefix="flow3d/long_clip", format="mp4", codec="h264", room=420
+            "SaveVideo", "Save Video", video=video, filename_prefix="flow3d/long_clip", format="mp4", codec="h264", space=420
         )

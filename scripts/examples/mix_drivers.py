@@ -35,7 +35,7 @@ def mix_drivers(sheet: Sheet) -> None:
         kept = sheet.node("Flow3DSaveHeadTrack", "Save Mixed Motion", track=timed, filename_prefix="flow3d/mixed", head=head, wide=360)
         target = sheet.node("Flow3DFLAMERetarget", "FLAME Retarget", source=source, driver=kept, head=head)
         report = sheet.node("Flow3DTrackReport", "Track Report", track=target, head=head)
-        sheet.node("PreviewImage", "Report", images=report, room=240)
+        sheet.node("PreviewImage", "Report", images=report, space=240)
     with sheet.group("4 Flow, warp and video"):
         field = sheet.node("Flow3DFlowEncode", "3D Flow Encode", head=head, source=source, target=target, wide=400)
         warped = sheet.node("Flow3DFlowWarpPreview", "Flow Warp Preview", image=portrait, field=field)

@@ -37,8 +37,8 @@ def refine_unseen(sheet: Sheet) -> None:
     with sheet.group("3 What was never seen"):
         grown = sheet.node("GrowMask", "Grow", mask=warped["mask"], expand=6, wide=320)
         unseen = sheet.node("MaskToImage", "Unseen as Picture", mask=grown)
-        sheet.node("PreviewImage", "Unseen", images=unseen, room=260)
-        sheet.node("PreviewImage", "Warped", images=warped["images"], room=260)
+        sheet.node("PreviewImage", "Unseen", images=unseen, space=260)
+        sheet.node("PreviewImage", "Warped", images=warped["images"], space=260)
     with sheet.group("4 Networks"):
         sd = base(sheet, "a portrait photo of a person")
         sheet.column()

@@ -20,6 +20,7 @@ from .layout import GROUP_COLOURS, NOTE_WIDTH, Box, Group, node_height, placed, 
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 UPLOADS = ("image_upload", "video_upload")
 NOTE = "MarkdownNote"  # the page's own: the server does not know it
+LAYOUT = {"wide", "space", "models"}  # arguments of Sheet.node that are no inputs
 NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
 
 
@@ -121,9 +122,9 @@ class Sheet:
         self.groups[-1][-1].columns.append([])
 
     def node(
-        self, kind: str, title: str = "", *, wide: int = 290, room: int = 0, models: tuple[dict[str, str], ...] = (), **given: Any
+        self, kind: str, title: str = "", *, wide: int = 290, space: int = 0, models: tuple[dict[str, str], ...] = (), **given: Any
     ) -> Node:
-        """Put a node below the last one. `wide`: pixels; `room`: pixels for pictures below its widgets.
+        """Put a node below the last one. `wide`: pixels; `space`: pixels for pictures below its widgets.
 
         Raises ValueError for an unknown node, a title that is taken, an input that is missing or does not exist, a link
         between types that do not fit, or a value that is none of a list.
@@ -138,7 +139,7 @@ class Sheet:
         multiline = sum(bool(node.inputs[w][1].get("multiline")) for w in node.widgets)
         uploads = sum(any(node.inputs[w][1].get(u) for u in UPLOADS) for w in node.widgets)
         rows = max(len(node.sockets), len(info["output"]))
-        node.box.height = node_height(rows, len(node.widget_values()), multiline) + room + 220 * uploads
+        node.box.height = node_height(rows, len(node.widget_values()), multiline) + space + 220 * uploads
         self.nodes.append(node)
         self.groups[-1][-1].columns[-1].append(node.box)
         return node
@@ -157,6 +158,8 @@ class Sheet:
         what = f"{self.name}, '{node.title}'"
         if any(other.title == node.title for other in self.nodes):
             raise ValueError(f"{what}: the title is taken")
+        if taken := LAYOUT & node.inputs.keys():
+            raise ValueError(f"{what}: {', '.join(taken)} is an input of the node too: rename the argument of Sheet.node")
         for name, value in node.given.items():
             if name not in node.inputs:
                 raise ValueError(f"{what} has no input '{name}': {', '.join(node.inputs)}")

@@ -38,7 +38,7 @@ def tracks_for_wan(sheet: Sheet) -> None:
         tracks = sheet.node(
             "Flow3DFlowToTracks", "Flow To Tracks", field=field, width=SIDE, height=SIDE, length=LENGTH, background_spacing=96
         )
-        sheet.node("PreviewImage", "Flow Preview", images=field["preview"], room=300)
+        sheet.node("PreviewImage", "Flow Preview", images=field["preview"], space=300)
     with sheet.group("3 Wan"):
         model = sheet.node("UNETLoader", "Wan Model", unet_name=WAN_ATI.file, models=WAN_ATI.models)
         text = sheet.node("CLIPLoader", "Text Encoder", clip_name=WAN_TEXT.file, type="wan", models=WAN_TEXT.models)
@@ -60,4 +60,4 @@ def tracks_for_wan(sheet: Sheet) -> None:
         )  # fmt: skip
         frames = sheet.node("VAEDecode", "Decode", samples=sampled, vae=vae)
         video = sheet.node("CreateVideo", "Create Video", images=frames, fps=FPS)
-        sheet.node("SaveVideo", "Save Video", video=video, filename_prefix="flow3d/tracks_for_wan", format="mp4", codec="h264", room=340)
+        sheet.node("SaveVideo", "Save Video", video=video, filename_prefix="flow3d/tracks_for_wan", format="mp4", codec="h264", space=340)

@@ -52,4 +52,4 @@ def two_people(sheet: Sheet) -> None:
             "Flow3DPasteBack", "Paste Left", result=left, transform=left_crop["transform"], full_frame=people, wide=360
         )
         both = sheet.node("Flow3DPasteBack", "Paste Right", result=right, transform=right_crop["transform"], full_frame=one)
-        saved(sheet, both, NO_TRACK, room=340)
+        saved(sheet, both, NO_TRACK, space=340)
