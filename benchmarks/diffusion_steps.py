@@ -46,7 +46,8 @@ class Flow:
 
     def __init__(self, step: Step):
         self.step = step
-        self.control = a_control(step.size, a_field(8 * step.size.latent, FRAMES), step.device)
+        self.field = a_field(8 * step.size.latent, FRAMES).to(step.device)
+        self.control = a_control(step.size, self.field, step.device)
         sampling = step.model.model.model_sampling
         self.control.pre_run(step.model.model, sampling.percent_to_sigma)
         self.timesteps = sampling.timestep(step.sigmas).to(step.size.dtype)
@@ -70,8 +71,7 @@ class Flow:
 
     def encoded(self) -> Tensor:
         """The flow alone, as the network takes it."""
-        field = self.control.hints.field
-        return torch.cat([field.encode([i]) for i in range(FRAMES)]).to(self.step.device, self.step.size.dtype)
+        return torch.cat([self.field.encode([i], self.step.size.dtype) for i in range(FRAMES)])
 
     def hint_block(self) -> Tensor:
         block = self.control.control_model.input_hint_block

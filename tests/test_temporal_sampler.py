@@ -216,6 +216,30 @@ def test_frame_i_sees_hint_i_of_a_controlnet_that_slices_itself() -> None:
     assert (plain - run(whole(), steps=1)).abs().max() > 1e-2
 
 
+def flow_control(strength: float = 1.0) -> Any:
+    """A flow ControlNet whose frame i has a flow of -i mm."""
+    from test_flow_controlnet import shifted, steered
+
+    return steered(shifted(FRAMES), strength=strength)
+
+
+@in_comfyui
+def test_frame_i_sees_flow_i() -> None:
+    from comfyui_flow3d.models.windows import Windows
+
+    control = flow_control()
+    positive, negative = ([[c[0], {"control": control}] for c in prompt(n)] for n in (1, 2))
+    plain = run(whole(), positive, negative)
+    for windows in (Windows(4, 1, offset="circular"), Windows(4, 2, offset="inside"), Windows(4, 1, stride=2, closed_loop=True)):
+        same(run(windows, positive, negative), plain)
+    still = control.copy()
+    still.hints = type(control.hints)(control.hints.field[[0] * FRAMES])
+    positive, negative = ([[c[0], {"control": still}] for c in prompt(n)] for n in (1, 2))
+    other = run(whole(), positive, negative)
+    same(other[:1], plain[:1])
+    assert (other - plain).abs().flatten(1).amax(1)[1:].min() > 1e-3, "the flow matters"
+
+
 @in_comfyui
 def test_the_windows_of_temporal_layers_are_calls_of_the_window_alone() -> None:
     """One step in windows with motion is the weighted mean of one step of each window as a clip of its own."""
@@ -315,6 +339,36 @@ def test_running_twice_is_the_same_and_leaves_nothing() -> None:
     del second
     assert (state_of(model()), tensor_bytes()) == (before, held)
     assert torch.equal(run(whole()), vanilla(model())), "the plain model afterwards"
+
+
+def all_parts(strength: float) -> tuple[Any, list, list]:
+    """The model with an appearance reference of its own, and a prompt of each half with a flow ControlNet."""
+    from comfyui_flow3d.models.appearance import with_reference
+    from comfyui_flow3d.models.appearance_reference import Reference
+
+    control = flow_control(strength)
+    halves = [[[c[0], {"control": control}] for c in prompt(n)] for n in (1, 2)]
+    return with_reference(model(), Reference(torch.ones(1, 4, 8, 8), prompt(9)[0][0], strength=strength)), *halves
+
+
+@in_comfyui
+def test_all_parts_together_run_twice_and_leave_nothing() -> None:
+    """Flow, appearance and motion in windows. With strength 0 not a bit of flow and appearance remains."""
+    from comfyui_flow3d.models.windows import Windows
+
+    windows, before = Windows(4, 1, offset="circular"), state_of(model())
+    on, positive, negative = all_parts(1.0)
+    first = run(windows, positive, negative, on=on, motion=motion()).clone()
+    kept = state_of(on)
+    held = tensor_bytes()
+    second = run(windows, positive, negative, on=on, motion=motion())
+    assert torch.equal(first, second)
+    del second
+    assert (state_of(on), state_of(model()), tensor_bytes()) == (kept, before, held)
+    moved = run(windows, motion=motion())
+    assert (first - moved).abs().max() > 1e-2
+    on, positive, negative = all_parts(0.0)
+    assert torch.equal(run(windows, positive, negative, on=on, motion=motion()), moved)
 
 
 @in_comfyui
