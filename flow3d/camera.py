@@ -8,6 +8,8 @@ from torch import Tensor
 
 DEFAULT_FIELD_OF_VIEW = 25.0
 """Degrees across the short side of the image, assumed where nothing better is known."""
+MOST_PIXELS = 1 << 16
+"""A side of a picture that a file may tell of."""
 
 
 @dataclass(frozen=True)
@@ -48,3 +50,15 @@ class Camera:
             indexing="ij",
         )
         return torch.stack([(x - self.cx) / self.focal, (y - self.cy) / self.focal, torch.ones_like(x)], -1)
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with a camera from a file, in a few words; empty where nothing is."""
+        sides, lens = (self.width, self.height), (self.focal, self.cx, self.cy)
+        if not all(isinstance(v, int) and 1 <= v <= MOST_PIXELS for v in sides):
+            return f"its camera's width and height are not whole numbers of pixels from 1 to {MOST_PIXELS}"
+        if not all(isinstance(v, int | float) and abs(v) < 1e9 for v in lens):
+            return "its camera's focal length and principal point are not finite numbers of pixels"
+        if not 0.01 <= self.focal / max(sides) <= 1000:
+            return f"its camera's focal length is {self.focal:g} pixels in a picture of {self.width} x {self.height}"
+        return ""

@@ -94,7 +94,8 @@ def sample_clip(
     samples = clip.prepared(model)
     for name, numbers in (("latents", samples), ("noise mask", clip.latents.get("noise_mask"))):
         if numbers is not None and not bool(numbers.isfinite().all()):
-            raise InputError(f"the {name} hold NaN or infinity.")
+            raise InputError(f"the {name} hold NaN or infinity. Encode the pictures again.")
+    _check_prompts(model, {"positive": positive, "negative": negative})
     frames = len(samples)
     model = schedule.on(model)
     if motion is not None:
@@ -108,3 +109,15 @@ def sample_clip(
     )  # fmt: skip
     last = windows.at_step(frames, steps.steps - 1, steps.seed)
     return result, measure_seams(result, last)
+
+
+def _check_prompts(model: ModelPatcher, prompts: dict[str, list]) -> None:
+    """Raises InputError where a prompt was encoded for another kind of model."""
+    width = model.model.model_config.unet_config.get("context_dim")
+    for name, prompt in prompts.items():
+        for tokens, _ in prompt:
+            if width is not None and tokens.shape[-1] != width:
+                raise InputError(
+                    f"'{name}' has {tokens.shape[-1]} numbers a token, the model takes {width}. Encode the prompt with the CLIP of "
+                    "the model's own checkpoint."
+                )

@@ -12,6 +12,7 @@ import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import comfy.controlnet
 import comfy.model_patcher
 from comfy_api.latest import Input, io
 from torch import Tensor
@@ -25,6 +26,7 @@ from ..models.appearance_network import Appearance
 from ..models.motion import MotionModule
 
 Execute = Callable[..., io.NodeOutput]
+_WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
 
 def checked(named: tuple[str, ...] = (), curves: bool = False) -> Callable[[Execute], Execute]:
@@ -102,7 +104,7 @@ def told(value: Any) -> str:
 def _fault(part: io.Input, value: Any, curves: bool = False) -> str:
     """What is wrong with the value of an input, as the end of a sentence; empty where nothing is."""
     kinds = part.get_io_type().split(",")
-    free = value is None and part.optional  # not connected
+    free = value is None and part.optional and kinds[-1] not in _WIDGETS  # not connected
     if free or (curves and "FLOAT" in kinds and not isinstance(value, numbers.Real)):
         return ""
     faults = [_FAULTS[kind](value, part.as_dict()) for kind in kinds if kind in _FAULTS]
@@ -164,6 +166,8 @@ def _wrong_latent(value: Any, _: dict[str, Any]) -> str:
         return f"is {told(value)}, not latents. Connect VAE Encode or Empty Latent Image."
     if samples.ndim < 4 or 0 in samples.shape:
         return f"holds {tuple(samples.shape)}, not (frames, channels, height, width). Connect latents with frames in them."
+    if not samples.isfinite().all():
+        return "holds NaN or infinity. Encode the picture again, or sample with another type of numbers."
     return ""
 
 
@@ -194,6 +198,7 @@ _FAULTS: dict[str, Callable[[Any, dict[str, Any]], str]] = {
     "CONDITIONING": _wrong_conditioning,
     "VIDEO": _instance(Input.Video, "a video", "Connect Load Video or Create Video."),
     "MODEL": _instance(comfy.model_patcher.ModelPatcher, "a model", "Connect Load Checkpoint."),
+    "CONTROL_NET": _instance(comfy.controlnet.ControlBase, "a control net", "Connect Load Flow ControlNet."),
     "FACE_LANDMARKS": _instance(dict, "face landmarks", "Connect Detect Face Landmarks."),
     "FLOW3D_HEAD": _instance(HeadModel, "a head model", "Connect Load Head Model."),
     "FLOW3D_TRACK": _instance(HeadTrack, "a head track", "Connect FLAME Fit, Load Head Track or what follows them."),

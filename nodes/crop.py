@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -27,10 +28,10 @@ from .sockets import Crop, Head, Track
 _MAX_FACES = 5
 
 
-def rgb(images: Tensor) -> Tensor:
-    """An IMAGE as (B, H, W, 3) float32 on the CPU, grey put in three channels and alpha dropped."""
-    images = images.detach().float().cpu()
-    return (images[..., :3] if images.shape[-1] >= 3 else images[..., :1].expand(-1, -1, -1, 3)).contiguous()
+def rgb(picture: Tensor) -> np.ndarray:
+    """One picture of an IMAGE (H, W, C) as (H, W, 3) float32, grey put in three channels and alpha dropped."""
+    picture = picture.detach().float().cpu()
+    return (picture[..., :3] if picture.shape[-1] >= 3 else picture[..., :1].expand(-1, -1, 3)).contiguous().numpy()
 
 
 def detected(images: Tensor, min_confidence: float) -> HeadPlaces:
@@ -149,21 +150,20 @@ class PortraitCropNode(io.ComfyNode):
         track: HeadTrack | None = None,
         head: HeadModel | None = None,
     ) -> io.NodeOutput:
-        images = rgb(image)
         with torch.inference_mode(False), torch.no_grad():
             if track is None:
-                places = detected(images, min_confidence)
+                places = detected(image, min_confidence)
             else:
-                places = tracked(images, track, head_of("Portrait Crop", head, track))
-            transform = place_crop(places, images.shape[2], images.shape[1], size, box, room, smoothing)
-            announce("Portrait Crop", len(images), (transform.size, transform.size), 4, "Take fewer frames or a smaller size.")
-            crops = torch.empty(len(images), transform.size, transform.size, 3)
-            known = torch.empty(len(images), transform.size, transform.size)
+                places = tracked(image, track, head_of("Portrait Crop", head, track))
+            transform = place_crop(places, image.shape[2], image.shape[1], size, box, room, smoothing)
+            announce("Portrait Crop", len(image), (transform.size, transform.size), 4, "Take fewer frames or a smaller size.")
+            crops = torch.empty(len(image), transform.size, transform.size, 3)
+            known = torch.empty(len(image), transform.size, transform.size)
             report = progress()
-            for t, picture in enumerate(images):
-                crops[t] = torch.from_numpy(transform.cut(picture.numpy(), t))
+            for t, picture in enumerate(image):
+                crops[t] = torch.from_numpy(transform.cut(rgb(picture), t))
                 known[t] = torch.from_numpy(transform.known(t))
-                report(t + 1, len(images))
+                report(t + 1, len(image))
             return io.NodeOutput(crops, transform, known)
 
 
@@ -242,16 +242,15 @@ class PasteBack(io.ComfyNode):
         colour_match: float,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
-        results, full = rgb(result), rgb(full_frame)
         masks = None if mask is None else mask.detach().float().cpu().reshape(-1, *mask.shape[-2:])
-        check_counts(results, transform, full, masks)
+        check_counts(result, transform, full_frame, masks)
         blend = Blend(shape, feather, colour_match)
-        announce("Paste Back", len(results), full.shape[1:3], 3, "Take fewer frames at a time.")
-        pasted = torch.empty(len(results), *full.shape[1:])
+        announce("Paste Back", len(result), full_frame.shape[1:3], 3, "Take fewer frames at a time.")
+        pasted = torch.empty(len(result), *full_frame.shape[1:3], 3)
         report = progress()
-        for t, made in enumerate(results):
-            picture = full[min(t, len(full) - 1)].numpy()
+        for t, made in enumerate(result):
+            picture = rgb(full_frame[min(t, len(full_frame) - 1)])
             chosen = None if masks is None else masks[min(t, len(masks) - 1)].numpy()
-            pasted[t] = torch.from_numpy(paste(picture, made.numpy(), transform, t, blend, chosen))
-            report(t + 1, len(results))
+            pasted[t] = torch.from_numpy(paste(picture, rgb(made), transform, t, blend, chosen))
+            report(t + 1, len(result))
         return io.NodeOutput(pasted)

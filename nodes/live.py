@@ -11,14 +11,16 @@ from aiohttp import web
 from server import PromptServer
 
 from ..flow3d.errors import Flow3DError
-from ..flow3d.head.files import load_saved_head, save_head
-from ..flow3d.head.load import OPEN, load_head
+from ..flow3d.fit.arkit import fault_on_head
+from ..flow3d.head.files import save_head
+from ..flow3d.head.load import OPEN, load_head, read_head
 from ..flow3d.head.model import HeadModel
 from ..flow3d.io.tracks import load_track, save_track
 from ..flow3d.live import frame_packet, head_packet, track_digest
 from ..flow3d.track import HeadTrack
 
 _DIGEST = re.compile(r"[0-9a-f]{32,64}")
+_FRAME = re.compile(r"[0-9]{1,9}")
 _KEEP = {"Cache-Control": "private, max-age=86400, immutable"}
 _ASK_AGAIN = {"Cache-Control": "no-cache"}
 
@@ -63,16 +65,19 @@ class LiveRoutes:
 
     def _frame(self, digest: str, frame: str) -> bytes:
         track = load_track(_known(_track_file, digest))
-        if not frame.isdecimal() or not int(frame) < len(track):
+        if not _FRAME.fullmatch(frame) or not int(frame) < len(track):
             raise Flow3DError(f"There is no frame '{frame[:20]}' in a track of {len(track)}.")
-        return frame_packet(self._head(track.head_digest or OPEN), track, int(frame))
+        head = self._head(track.head_digest or OPEN)
+        if fault := fault_on_head(track, head):
+            raise Flow3DError(f"This track cannot be drawn: {fault}.")
+        return frame_packet(head, track, int(frame))
 
     def _head(self, digest: str) -> HeadModel:
         last = self._last
         if last is None or last.digest != digest:
             last = load_head(OPEN)
             if digest not in (OPEN, last.digest):
-                last = load_saved_head(_known(_head_file, digest))
+                last = read_head(_known(_head_file, digest))
             self._last = last
         return last
 

@@ -9,7 +9,7 @@ import torch
 from comfy_api.latest import io
 
 from ..flow3d.errors import InputError
-from ..flow3d.fit.arkit import on_head
+from ..flow3d.fit.arkit import fault_on_head, on_head
 from ..flow3d.fit.edit import GAINS, Edit, combined, edit_track, parse_edits
 from ..flow3d.fit.keyframes import MAX_FRAMES, Keyframes
 from ..flow3d.fit.retarget import MODES, PARTS, retarget
@@ -59,12 +59,14 @@ _TIMED = "A list of numbers, one a frame, may be connected."
 
 def head_of(node: str, head: HeadModel | None, *tracks: HeadTrack) -> HeadModel:
     """The connected head, or the open head where the tracks are its own."""
-    if head is not None:
-        return head
-    head = load_head("open")
-    others = [t.head_name for t in tracks if t.head_digest and t.head_digest != head.digest]
-    if others:
-        raise InputError(f"{node}: the track was fitted with head model '{others[0]}'. Connect that model to 'head'.")
+    if head is None:
+        head = load_head("open")
+        others = [t.head_name for t in tracks if t.head_digest and t.head_digest != head.digest]
+        if others:
+            raise InputError(f"{node}: the track was fitted with head model '{others[0]}'. Connect that model to 'head'.")
+    for track in tracks:
+        if fault := fault_on_head(track, head):
+            raise InputError(f"{node}: {fault}. Connect the head model it was made with, or fit it again.")
     return head
 
 

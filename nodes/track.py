@@ -33,10 +33,15 @@ def saved_tracks() -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in (*given, *data_sets)) + [name + _OUTPUT for name in saved]
 
 
+def folder_of(name: str) -> Path:
+    """ComfyUI's folder that a name from `saved_tracks` is in."""
+    return Path(folder_paths.annotated_filepath(name)[1] or folder_paths.get_input_directory())
+
+
 def track_file(name: str) -> Path:
     """The file of a name from `saved_tracks`. Raises InputError where there is none within ComfyUI's folders."""
-    plain, folder = folder_paths.annotated_filepath(name)
-    path = path_within(Path(folder or folder_paths.get_input_directory()), plain)
+    plain, _ = folder_paths.annotated_filepath(name)
+    path = path_within(folder_of(name), plain)
     if path.suffix.lower() not in READ_SUFFIXES:
         raise InputError(f"'{name}' is no head track. Choose a {', '.join(READ_SUFFIXES)} file.")
     if not path.is_file():
@@ -168,5 +173,5 @@ class LoadHeadTrack(io.ComfyNode):
             if track.startswith(MOTION):
                 loaded = load_motion(track.removeprefix(MOTION))
             else:
-                loaded = read_track(track_file(track), head, frame_rate)
+                loaded = read_track(track_file(track), head, frame_rate, folder_of(track))
         return io.NodeOutput(loaded, loaded.fps)

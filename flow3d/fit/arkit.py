@@ -37,6 +37,25 @@ def on_head(track: HeadTrack, head: HeadModel) -> HeadTrack:
     )
 
 
+def fault_on_head(track: HeadTrack, head: HeadModel) -> str:
+    """What of a track does not fit a head, by the sizes of its arrays; empty where all does."""
+    vertices, of_none = len(head.template), track.head_name == ARKIT
+    counts = (
+        ("expression components", track.expression.shape[1], len(ARKIT_NAMES) if of_none else head.n_expression),
+        ("joints", track.joints.shape[1] + 1, track.joints.shape[1] + 1 if of_none else head.n_joints),
+        ("vertices in its offsets", _length(track.offsets, 0, vertices), vertices),
+        ("vertices in its frame offsets", _length(track.frame_offsets, 1, vertices), vertices),
+    )
+    for what, has, wanted in counts:
+        if has != wanted:
+            return f"the track has {has} {what}, where head model '{head.name}' has {wanted}"
+    return ""
+
+
+def _length(x: Tensor | None, axis: int, otherwise: int) -> int:
+    return otherwise if x is None else x.shape[axis]
+
+
 def _joint(track: HeadTrack, name: str) -> Tensor:
     """(T, 3), at rest where the motion has no such joint."""
     return track.joint(name) if name in track.joint_names else torch.zeros_like(track.rotation)

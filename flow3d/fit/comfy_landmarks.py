@@ -39,7 +39,7 @@ def landmarks_from_comfy(value: Any) -> Landmarks:
 
 def _wrong(field: str, what: str) -> Any:
     raise InputError(
-        f"FLAME Fit: 'face landmarks' is not what ComfyUI's node Detect Face Landmarks (MediaPipe) gives: {field} {what}."
+        f"FLAME Fit: 'face landmarks' is not what ComfyUI's node Detect Face Landmarks (MediaPipe) gives: {field} {what}. Connect that node."
     )
 
 

@@ -25,7 +25,6 @@ What the track itself does is changed before any of these is added:
 """
 
 import difflib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -52,6 +51,8 @@ GAZE_EDITS = ("gazeYaw", "gazePitch", "gazeYawLeft", "gazeYawRight", "gazePitchL
 GAINS = {"expressionGain": "expression", "jawGain": "jaw", "gazeGain": "eyes", "poseGain": "pose"}
 """Names of gains, which change nothing at 1, and the parts that they act on."""
 NEUTRALISE = "neutralise"
+MOST = 1e5
+"""An edit's largest value: what goes far beyond a head's turns and shifts ends in numbers that are not finite."""
 _EYES = {"Left": "left_eye", "Right": "right_eye"}
 
 
@@ -127,12 +128,12 @@ def check_edits(head: HeadModel, edits: Mapping[str, Edit]) -> None:
     lower = {n.lower(): n for n in names}
     for name, edit in edits.items():
         if name not in names:
-            near = difflib.get_close_matches(name.lower(), list(lower), 3, 0.5)
-            offer = f"Did you mean {', '.join(lower[n] for n in near)}?" if near else f"There are {', '.join(names)}."
-            raise InputError(f"There is no edit '{name}' for head model '{head.name}'. {offer}")
+            near = difflib.get_close_matches(name[:60].lower(), list(lower), 3, 0.5)
+            offer = f"Did you mean {', '.join(lower[n] for n in near)}?" if near else f"Use one of {', '.join(names)}."
+            raise InputError(f"There is no edit '{name[:60]}' for head model '{head.name}'. {offer}")
         for value in edit.values if isinstance(edit, Keyframes) else (edit,):
-            if not math.isfinite(value):
-                raise InputError(f"Edit '{name}' is {value}, not a finite number.")
+            if not abs(value) <= MOST:
+                raise InputError(f"Edit '{name}' is {value:g}, not a finite number up to {MOST:,.0f}. Write another.")
             if name == NEUTRALISE and not 0 <= value <= 1:
                 raise InputError(f"Edit '{name}' is {value:g}; it must be between 0 and 1.")
 
@@ -172,7 +173,7 @@ def _lengthened(track: HeadTrack, edits: Mapping[str, Edit], frames: int | None)
         raise InputError(f"A clip of {frames} frames cannot be made: 1 to {MAX_FRAMES} are possible.")
     if len(track) > 1:
         if frames not in (None, len(track)):
-            raise InputError(f"The track has {len(track)} frames, not {frames}. Only a still can be made longer.")
+            raise InputError(f"The track has {len(track)} frames, not {frames}. Only a still can be made longer. Leave the number of frames at 0.")
         return track
     needed = max((len(e) for e in edits.values() if isinstance(e, Keyframes)), default=1)
     count = needed if frames is None else frames

@@ -50,10 +50,12 @@ class Landmarks:
                 f"{self.name}: the face in frame {frame} is {face.size:.2g} pixels large. Points from 0 to 1 need "
                 "units 'normalised'."
             )
+        if np.linalg.svd(face.seen - face.seen.mean(0), compute_uv=False)[1] < 0.02 * face.size * len(face.seen) ** 0.5:
+            raise InputError(f"{self.name}: the points of frame {frame} lie on a line. Place them on a face.")
         if np.abs(face.seen - (width / 2, height / 2)).max() > 10 * side:
             raise InputError(
-                f"{self.name}: points of frame {frame} lie far outside the picture of {width} x {height} pixels. Look at units, "
-                "width and height."
+                f"{self.name}: points of frame {frame} lie far outside the picture of {width} x {height} pixels. Correct them, or "
+                "units, width and height."
             )
 
     def of_picture(self, width: int, height: int) -> "Landmarks":

@@ -27,6 +27,7 @@ EASINGS = ("linear", "smooth")
 MAX_FRAMES = 100_000
 """More than an hour: a slip of the keyboard shall not fill the memory."""
 
+_BEYOND = f"A keyframe lies outside of frames 0 to {MAX_FRAMES - 1}. Use an earlier frame."
 _NAMED = re.compile(r"\s*([A-Za-z_]\w*)\s*[=:](.*)", re.DOTALL)
 _CURVE = re.compile(r"curve(?:\s*\*\s*(\S+))?")
 _HOW = "Write NAME=NUMBER, such as yaw=10, or keyframes, such as yaw: 0: 0, 24: 20, 48: 0 smooth."
@@ -44,13 +45,13 @@ class Keyframes:
         if not self.frames or len(self.frames) != len(self.values):
             raise InputError(f"There are {len(self.frames)} keyframes with {len(self.values)} values. Give each one value.")
         if self.frames[0] < 0 or self.frames[-1] >= MAX_FRAMES:
-            raise InputError(f"A keyframe lies outside of frames 0 to {MAX_FRAMES - 1}.")
+            raise InputError(_BEYOND)
         for a, b in zip(self.frames, self.frames[1:], strict=False):
             if b <= a:
-                raise InputError(f"Frame {b} has two values." if a == b else f"Frame {b} stands after frame {a}.")
+                raise InputError(f"Frame {b} stands after frame {a}. Give each frame one value, in their order.")
         for frame, value in zip(self.frames, self.values, strict=True):
             if not np.isfinite(value):
-                raise InputError(f"The value at frame {frame} is {value}, not a finite number.")
+                raise InputError(f"The value at frame {frame} is {value}; it must be a finite number.")
         if self.easing not in EASINGS:
             raise InputError(f"There is no easing '{self.easing}'. Choose one of {', '.join(EASINGS)}.")
 
@@ -59,8 +60,10 @@ class Keyframes:
         """One value for each frame, from 0 on: a list, an array, a tensor or whatever NumPy reads as one."""
         try:
             flat = np.asarray(values, dtype=np.float64).ravel()
-        except (TypeError, ValueError) as error:
-            raise InputError(f"A curve is a list of numbers, not {type(values).__name__}.") from error
+        except Exception as error:  # NumPy asks the object, which is somebody else's and may raise anything
+            raise InputError("A curve must be a list of numbers, one for each frame.") from error
+        if not 0 < len(flat) <= MAX_FRAMES:
+            raise InputError(f"A curve has {len(flat):,} numbers; it must have 1 to {MAX_FRAMES:,}, one for each frame.")
         return cls(tuple(range(len(flat))), tuple(flat.tolist()))
 
     def __len__(self) -> int:
@@ -98,22 +101,21 @@ def parse_settings(lines: Sequence[str], curve: Keyframes | None = None) -> Iter
             try:
                 yield _parsed(setting, curve)
             except InputError as error:
-                raise InputError(f"'{setting}'{where} is not an edit. {error}") from error
+                raise InputError(f"'{_short(setting)}'{where} is not an edit. {error}") from error
 
 
 def _settings(line: str) -> Iterator[str]:
     """A line cut where a name begins; an easing's word belongs to what stands before it."""
-    setting = ""
-    for piece in re.split("[,;]", line):
-        if not piece.strip():
+    setting: list[str] = []
+    for piece in (p.strip() for p in re.split("[,;]", line)):
+        if not piece:
             continue
-        continues = re.match(r"[-+.\d(]", piece.strip()) or piece.strip() in EASINGS
-        if setting and not continues:
-            yield setting
-            setting = ""
-        setting = f"{setting}, {piece.strip()}" if setting else piece.strip()
+        if setting and not (re.match(r"[-+.\d(]", piece) or piece in EASINGS):
+            yield ", ".join(setting)
+            setting = []
+        setting.append(piece)
     if setting:
-        yield setting
+        yield ", ".join(setting)
 
 
 def _parsed(setting: str, curve: Keyframes | None) -> tuple[str, "float | Keyframes"]:
@@ -142,12 +144,18 @@ def _keyframes(body: str) -> Keyframes:
         frame, colon, text = (part.strip() for part in piece.partition(":"))
         value = _number(text)
         if not colon or value is None or not frame.isdecimal():
-            raise InputError(f"'{piece.strip()}' is not FRAME: VALUE with a whole frame number. {_HOW}")
+            raise InputError(f"'{_short(piece.strip())}' is not FRAME: VALUE with a whole frame number. {_HOW}")
+        if len(frame) > 9:  # Python reads no number of thousands of digits
+            raise InputError(_BEYOND)
         if int(frame) in keys:
-            raise InputError(f"Frame {frame} has two values.")
+            raise InputError(f"Frame {frame} has two values. Leave one out.")
         keys[int(frame)] = value
     frames = sorted(keys)
     return Keyframes(tuple(frames), tuple(keys[f] for f in frames), word[1] if word else "linear")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else text[:80] + " ..."
 
 
 def _number(text: str) -> float | None:

@@ -48,7 +48,7 @@ def _stepped(track: HeadTrack, step: float) -> HeadTrack:
     """Every `step`-th moment of the track, in frames, from the first on and none beyond the last."""
     count = math.floor((len(track) - 1) / step + _EXACT) + 1
     if count > MAX_FRAMES:
-        raise InputError(f"That makes {count} frames; {MAX_FRAMES} are the most.")
+        raise InputError(f"That makes {count} frames; {MAX_FRAMES} are the most. Raise the speed, or take fewer frames.")
     moments = torch.arange(count, dtype=torch.float64, device=track.rotation.device) * step
     return at(track, moments.clamp(max=len(track) - 1))
 

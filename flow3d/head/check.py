@@ -13,6 +13,8 @@ def fault_of(head: HeadModel) -> str:
 
 
 def _faults(head: HeadModel) -> Iterator[str]:
+    if 0 in (head.template.dim(), head.faces.dim(), head.shape_basis.dim(), head.expression_basis.dim()):
+        yield "template, faces, shape_basis or expression_basis is a single number"
     v, f, j = len(head.template), len(head.faces), head.n_joints
     shapes = {
         "template": (v, 3),
@@ -30,7 +32,9 @@ def _faults(head: HeadModel) -> Iterator[str]:
             continue
         if tuple(x.shape) != shape or 0 in (v, f):
             yield f"{name} has shape {tuple(x.shape)}, expected {shape}"
-        elif x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        elif x.is_floating_point() is (name in ("faces", "parts")):
+            yield f"{name} holds {str(x.dtype).removeprefix('torch.')}"
+        elif not bool(torch.isfinite(x).all()):
             yield f"{name} holds values that are not finite"
     if head.faces.is_floating_point() or int(head.faces.min()) < 0 or int(head.faces.max()) >= v:
         yield f"faces name vertices outside 0 to {v - 1}"

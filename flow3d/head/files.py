@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import InputError
 from ..io.files import written
+from ..io.json_text import parse_json
 from .model import HeadModel, Landmarks
 
 FORMAT = "flow3d-head-1"
@@ -20,6 +21,8 @@ _ARRAYS = (
     "template", "shape_basis", "expression_basis", "pose_basis", "joint_regressor", "skin_weights", "faces", "parts",
     "landmark_spread",
 )  # fmt: skip
+_LISTS = {"parents": int, "joint_names": str, "expression_names": str}
+_NEEDED = ("template", "shape_basis", "expression_basis", "joint_regressor", "skin_weights", "faces")
 _GEOMETRY = ("template", "shape_basis", "expression_basis", "pose_basis", "joint_regressor", "skin_weights", "faces")
 
 
@@ -66,23 +69,34 @@ def load_saved_head(path: Path) -> HeadModel:
     """Read a head that `save_head` wrote, floats as float32. Raises InputError where the file is not one."""
     try:
         with safe_open(path, "pt") as f:
-            meta = json.loads((f.metadata() or {}).get("flow3d", "{}"))
+            meta = parse_json((f.metadata() or {}).get("flow3d", "{}"), path.name)
             arrays = {k: f.get_tensor(k) for k in f.keys()}
-    except Exception as error:  # safetensors raises its own types, JSON its own: each means the same to a user
-        raise InputError(f"{path.name}: not a readable safetensors file ({error}).") from error
-    if meta.get("format") != FORMAT:
-        raise InputError(f"{path.name}: not a Flow3D head (format {meta.get('format')!r}, expected {FORMAT!r}).")
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path.name}: not a readable safetensors file ({error}). Copy or download it again.") from error
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        raise InputError(f"{path.name}: not a Flow3D head of the format {FORMAT}. Convert it with `flow3d convert-head`.")
+    if lacking := [*_lacking(meta), *(n for n in _NEEDED if n not in arrays)]:
+        raise InputError(f"{path.name}: not a whole Flow3D head: it lacks {', '.join(lacking)}. Convert it again with `flow3d convert-head`.")
     fields: dict = {"name": meta["name"], "licence": meta["licence"]}
-    fields |= {k: tuple(meta[k]) for k in ("parents", "joint_names", "expression_names")}
+    fields |= {k: tuple(meta[k]) for k in _LISTS}
     for name in _ARRAYS:
         if name in arrays:
             x = arrays[name]
             fields[name] = x.float() if x.is_floating_point() else x.long()
-    if "pose_basis" not in fields and "template" in fields:
+    if "pose_basis" not in fields:
         fields["pose_basis"] = torch.zeros(9 * (len(fields["parents"]) - 1), *fields["template"].shape)
     fields["masks"] = {k[6:]: x.bool() for k, x in arrays.items() if k.startswith("masks.")}
     for name in ("landmarks68", "landmarks_dense"):
-        if f"{name}.face" in arrays:
+        if f"{name}.face" in arrays and f"{name}.bary" in arrays:
             fields[name] = Landmarks(arrays[f"{name}.face"].long(), arrays[f"{name}.bary"].float())
     head = HeadModel(**fields)
     return replace(head, digest=digest(head))
+
+
+def _lacking(meta: dict) -> list[str]:
+    """The names of metadata that is not there, or not of its type."""
+    lacks = [k for k in ("name", "licence") if not isinstance(meta.get(k), str)]
+    for name, of in _LISTS.items():
+        if not isinstance(values := meta.get(name), list) or not all(isinstance(v, of) for v in values):
+            lacks.append(name)
+    return lacks

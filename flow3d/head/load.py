@@ -1,7 +1,6 @@
 """Head models by name or file: the open head, our safetensors, and FLAME as pickle, npz or safetensors."""
 
 import json
-import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +11,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..errors import Flow3DError, InputError
-from ..io.arrays import npy_array
+from ..io.arrays import npz_arrays
 from ..io.files import written
+from ..io.json_text import parse_json
 from ..paths import cache_folder, find_weight
 from .check import fault_of
 from .files import FORMAT, OPEN_HEAD, load_saved_head, save_head
 from .flame import KEYS, head_from_flame
 from .model import HeadModel, Landmarks
-from .unpickle import LARGEST_FILE, read_pickle, to_array
+from .unpickle import read_pickle, to_array
 
 OPEN = "open"
 """The name of the head that Flow3D brings."""
@@ -66,12 +66,12 @@ def read_head(path: Path) -> HeadModel:
         raise InputError(f"{path.name}: a head model is a {', '.join(ENDINGS)} file.")
     if ending == ".safetensors" and _metadata(path).get("format") == FORMAT:
         return _read_ours(path)
-    read = {".safetensors": _read_safetensors, ".npz": _read_npz, ".pkl": _read_pkl}[ending]
+    read = {".safetensors": _read_safetensors, ".npz": lambda p: npz_arrays(p, KEYS), ".pkl": _read_pkl}[ending]
     arrays = read(path)
     try:
         return head_from_flame(arrays, path.stem)
     except InputError as error:
-        raise InputError(f"{path.name}: not a usable FLAME model: {error}.") from None
+        raise InputError(f"{path.name}: not a usable FLAME model: {error}. Get it again from FLAME's site.") from None
 
 
 def convert_head(source: Path, target: Path) -> HeadModel:
@@ -93,13 +93,9 @@ def convert_head(source: Path, target: Path) -> HeadModel:
 
 
 def _read_ours(path: Path) -> HeadModel:
-    try:
-        head = load_saved_head(path)
-        fault = fault_of(head)
-    except (KeyError, TypeError, IndexError, RuntimeError) as error:
-        raise InputError(f"{path.name}: not a whole Flow3D head ({error!r}); convert it again.") from error
-    if fault:
-        raise InputError(f"{path.name}: not a usable Flow3D head: {fault}; convert it again.")
+    head = load_saved_head(path)
+    if fault := fault_of(head):
+        raise InputError(f"{path.name}: not a usable Flow3D head: {fault}. Convert it again with `flow3d convert-head`.")
     return head
 
 
@@ -107,9 +103,9 @@ def _metadata(path: Path) -> dict:
     """The JSON that Flow3D puts into a safetensors file; empty in anybody else's."""
     try:
         with safe_open(path, "pt") as f:
-            found = json.loads((f.metadata() or {}).get("flow3d", "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path.name}: not a readable safetensors file ({error}).") from error
+            found = parse_json((f.metadata() or {}).get("flow3d", "{}"), path.name)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path.name}: not a readable safetensors file ({error}). Copy or download it again.") from error
     return found if isinstance(found, dict) else {}
 
 
@@ -127,27 +123,7 @@ def _read_pkl(path: Path) -> dict[str, np.ndarray]:
             try:
                 arrays[key] = to_array(data[key])
             except (ValueError, TypeError) as error:
-                raise InputError(f"{path.name}: {key}: {error}.") from None
-    return arrays
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz file. A member's header is held against its real size before anything is allocated."""
-    arrays = {}
-    try:
-        with zipfile.ZipFile(path) as bundle:
-            members = {Path(i.filename).stem: i for i in bundle.infolist() if i.filename.endswith(".npy")}
-            for key in KEYS:
-                if key in members:
-                    if members[key].file_size > LARGEST_FILE:
-                        raise InputError(
-                            f"{path.name}: {key}: {members[key].file_size:,} bytes are too many for a head."
-                        )
-                    arrays[key] = npy_array(bundle.read(members[key]))
-    except InputError:
-        raise
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"{path.name}: not a readable npz file, or one of Python objects ({error}).") from error
+                raise InputError(f"{path.name}: {key}: {error}. Get the model from its own site again.") from None
     return arrays
 
 

@@ -61,15 +61,15 @@ def read_pickle(path: Path) -> dict[str, Any]:
     """
     size = path.stat().st_size
     if not 0 < size <= LARGEST_FILE:
-        raise InputError(f"{path.name}: {size:,} bytes cannot be a head model.")
+        raise InputError(f"{path.name}: {size:,} bytes cannot be a head model. Download it again.")
     try:
         value = _Machine().run(path.read_bytes())  # not the open file: reading a declared length would allocate it
     except InputError as error:
         raise InputError(f"{path.name}: {error}") from None
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, struct.error) as error:
-        raise InputError(f"{path.name}: not a readable pickle, or a truncated one ({error}).") from error
+        raise InputError(f"{path.name}: not a readable pickle, or a truncated one. Copy or download it again.") from error
     if not isinstance(value, dict):
-        raise InputError(f"{path.name}: the pickle holds no dictionary.")
+        raise InputError(f"{path.name}: the pickle holds no dictionary. Choose a file of named arrays.")
     return value
 
 

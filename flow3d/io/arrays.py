@@ -4,15 +4,13 @@ What a file declares is held against its size before anything is allocated, so t
 InputError.
 """
 
-import io
-import json
 import math
 import zipfile
 import zlib
 from collections.abc import Callable, Collection
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -22,8 +20,12 @@ from scipy.io.matlab import MatReadError
 
 from ..errors import InputError
 from ..head.unpickle import LARGEST_FILE, read_pickle, to_array
+from .json_text import json_in
 
 _MOST_NUMBERS = LARGEST_FILE // 4
+_MOST_LISTED, _DEEPEST = 1_000_000, 8
+"""Numbers of a list in a pickle, and how deep it is nested."""
+_AGAIN = "Export or save the file again"
 
 
 def read_arrays(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
@@ -37,55 +39,74 @@ def read_arrays(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
     if reader is None:
         raise InputError(f"{path.name}: cannot read '{path.suffix}' here. Use {', '.join(_READERS)}.")
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file.")
+        raise InputError(f"{path}: there is no such file. Check its name.")
     if not 0 < path.stat().st_size <= LARGEST_FILE:
-        raise InputError(f"{path.name}: {path.stat().st_size:,} bytes cannot be a file of parameters.")
+        raise InputError(f"{path.name}: {path.stat().st_size:,} bytes cannot be a file of parameters. {_AGAIN}.")
     try:
         return reader(path, keys)
     except InputError:
         raise
     except (
         ValueError, TypeError, KeyError, IndexError, EOFError, OSError, OverflowError, NotImplementedError, RuntimeError,
-        MemoryError, SafetensorError, MatReadError, zipfile.BadZipFile, zlib.error,
+        MemoryError, SafetensorError, MatReadError, zlib.error,
     ) as error:  # fmt: skip
         kind = path.suffix.lower().lstrip(".")
-        raise InputError(f"{path.name}: not a readable {kind} file, or a truncated one ({str(error)[:200]}).") from error
+        raise InputError(f"{path.name}: not a readable {kind} file, or a truncated one. {_AGAIN}.") from error
 
 
-def npy_array(data: bytes) -> np.ndarray:
-    """The array of numbers in the bytes of a .npy file. Raises ValueError where it is none, or its header lies."""
-    stream = io.BytesIO(data)
-    version = npy.read_magic(stream)
-    header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    try:
-        shape, fortran, dtype = header(stream)
-    except (SyntaxError, TokenError) as error:  # numpy reads it as a Python literal
-        raise ValueError(f"a damaged header ({error})") from error
-    if dtype.kind not in "biuf":
-        raise ValueError(f"an array of {dtype}")
-    body = data[stream.tell() :]
-    if math.prod(shape) * dtype.itemsize != len(body):
-        raise ValueError(f"an array declared as {shape} {dtype} with {len(body):,} bytes of data")
-    return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C")
+def npz_arrays(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
+    """The arrays called `keys` of an npz file, as far as they are there.
 
+    A member's header is held against the size that the archive tells, before either is unpacked.
 
-def _npz(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
+    Raises InputError, naming the file and the array.
+    """
     arrays = {}
-    with zipfile.ZipFile(path) as bundle:
-        for member in bundle.infolist():
-            name = member.filename.removesuffix(".npy")
-            if name in keys:
-                if member.file_size > LARGEST_FILE:
-                    raise InputError(f"{path.name}: {name}: {member.file_size:,} bytes are too many.")
+    try:
+        with zipfile.ZipFile(path) as bundle:
+            members = {m.filename.removesuffix(".npy"): m for m in bundle.infolist()}
+            wanted = {name: members[name] for name in keys if name in members}
+            if sum(member.file_size for member in wanted.values()) > LARGEST_FILE:
+                raise InputError(f"{path.name}: its arrays unpack to more than {LARGEST_FILE >> 30} GB. {_AGAIN}.")
+            for name, member in wanted.items():
                 try:
-                    arrays[name] = npy_array(bundle.read(member))
+                    with bundle.open(member) as file:
+                        arrays[name] = _npy(file, member.file_size)
                 except ValueError as error:
-                    raise InputError(f"{path.name}: {name}: {error}.") from error
+                    raise InputError(f"{path.name}: {name} is {error}. {_AGAIN}.") from error
+    except zipfile.BadZipFile as error:
+        raise InputError(f"{path.name}: no npz file, or a damaged one. {_AGAIN}.") from error
+    except (EOFError, OSError, NotImplementedError, RuntimeError, zlib.error) as error:  # encrypted, cut short, packed otherwise
+        raise InputError(f"{path.name}: an npz file that cannot be unpacked ({error}). {_AGAIN}.") from error
     return arrays
 
 
-def _npy(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
-    return {path.stem: npy_array(path.read_bytes())} if path.stem in keys else {}
+def _npy(file: IO[bytes], size: int) -> np.ndarray:
+    """The array of numbers in an npy file of `size` bytes. Raises ValueError where it is none, or its header lies."""
+    try:
+        header = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, dtype = header(file)
+    except (ValueError, SyntaxError, TokenError) as error:  # numpy reads it as a Python literal
+        raise ValueError("no array, or one with a damaged header") from error
+    if dtype.kind not in "biuf":
+        raise ValueError("an array of something else than numbers")
+    length = size - file.tell()
+    if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != length:
+        raise ValueError(f"declared as {shape} {dtype}, with {length:,} bytes of data")
+    body = file.read(length)
+    if len(body) != length:
+        raise ValueError("cut short")
+    return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _single(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
+    if path.stem not in keys:
+        return {}
+    with path.open("rb") as file:
+        try:
+            return {path.stem: _npy(file, path.stat().st_size)}
+        except ValueError as error:
+            raise InputError(f"{path.name} is {error}. {_AGAIN}.") from error
 
 
 def _pickle(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
@@ -94,19 +115,29 @@ def _pickle(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
         return {name: _plain(name, data[name]) for name in keys if name in data}
     except InputError as error:
         prefix = "" if str(error).startswith(path.name) else f"{path.name}: "
-        raise InputError(f"{prefix}{error}. Tensors have to be saved as NumPy arrays: numpy.savez(file, **arrays).") from None
+        cause = str(error).removesuffix(".")
+        raise InputError(f"{prefix}{cause}. Save tensors as NumPy arrays: numpy.savez(file, **arrays).") from None
 
 
 def _plain(name: str, value: Any) -> np.ndarray:
     """Numbers, lists and arrays of a pickle as one array."""
-    if isinstance(value, int | float):
-        return np.array(float(value))
-    if isinstance(value, list | tuple):
-        return np.stack([_plain(name, x) for x in value]) if value else np.zeros(0)
-    try:
-        return to_array(value)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from None
+    left = _MOST_LISTED
+
+    def made(x: Any, depth: int) -> np.ndarray:
+        nonlocal left
+        left -= 1  # a list may hold another many times, and that one a third
+        if left < 0 or depth > _DEEPEST:
+            raise InputError(f"{name} is nested too deep or too long")
+        if isinstance(x, int | float):
+            return np.array(float(x))
+        if isinstance(x, list | tuple):
+            return np.stack([made(y, depth + 1) for y in x]) if x else np.zeros(0)
+        try:
+            return to_array(x)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+
+    return made(value, 0)
 
 
 def _safetensors(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
@@ -120,32 +151,29 @@ def _mat(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
     wanted = [name for name in keys if name in there]
     for name in wanted:
         if math.prod(int(n) for n in there[name]) > _MOST_NUMBERS:
-            raise InputError(f"{path.name}: {name} is declared as {there[name]}, which is too large.")
+            raise InputError(f"{path.name}: {name} is declared as {there[name]}, which is too large. {_AGAIN}.")
     found = loadmat(path, variable_names=wanted) if wanted else {}
     for name in wanted:
         if not isinstance(found.get(name), np.ndarray) or found[name].dtype.kind not in "biuf":
-            raise InputError(f"{path.name}: {name} is no array of numbers.")
+            raise InputError(f"{path.name}: {name} is no array of numbers. {_AGAIN}.")
     return {name: found[name] for name in wanted}
 
 
 def _json(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise InputError(f"{path.name}: its lists are nested too deep.") from error
+    data = json_in(path)
     if not isinstance(data, dict):
-        raise InputError(f"{path.name}: it holds no object with named values.")
+        raise InputError(f"{path.name}: it holds no object with named values. {_AGAIN}.")
     arrays = {}
     for name in keys:
         if name in data:
             try:
                 arrays[name] = np.asarray(data[name], np.float64)
-            except (ValueError, TypeError, RecursionError) as error:
-                raise InputError(f"{path.name}: {name} is no even list of numbers ({str(error)[:100]}).") from error
+            except (ValueError, TypeError, OverflowError, RecursionError) as error:
+                raise InputError(f"{path.name}: {name} is no even list of numbers. {_AGAIN}.") from error
     return arrays
 
 
 _READERS: dict[str, Callable[[Path, Collection[str]], dict[str, np.ndarray]]] = {
-    ".npz": _npz, ".npy": _npy, ".pkl": _pickle, ".safetensors": _safetensors, ".mat": _mat, ".json": _json,
+    ".npz": npz_arrays, ".npy": _single, ".pkl": _pickle, ".safetensors": _safetensors, ".mat": _mat, ".json": _json,
 }  # fmt: skip
 SUFFIXES = tuple(_READERS)

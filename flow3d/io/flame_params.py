@@ -16,7 +16,7 @@ Sources: DECA `decalib/deca.py` (`encode`), `decalib/models/FLAME.py` (`forward`
 VHAP `vhap/model/tracker.py` (`save_result`, and RT for videos), `vhap/model/flame.py`, `vhap/export_as_nerf_dataset.py`.
 """
 
-import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,12 +33,14 @@ from ..head.model import FLAME_JOINTS, FLIP, HeadModel
 from ..rotations import from_matrix, to_matrix
 from ..track import HeadTrack
 from .arrays import read_arrays
+from .json_text import json_in
 
 CROP = 224
 """Pixels: the side of the square that DECA, EMOCA and SMIRK look at. Where it lay in the photo, their files do not say."""
 DISTANCE = 0.95
 """Metres from the camera to the head's middle where a file knows no camera."""
 MOST_FRAMES = 200_000
+_MOST_BYTES = 4 << 30
 _TEETH = 120  # vertices that VHAP adds behind FLAME's
 _F = torch.tensor(FLIP, dtype=torch.float64)
 
@@ -77,7 +79,11 @@ Values = dict[str, np.ndarray]
 
 
 def load_flame_params(
-    path: Path | str, head: HeadModel, fps: float = 25.0, field_of_view: float = DEFAULT_FIELD_OF_VIEW
+    path: Path | str,
+    head: HeadModel,
+    fps: float = 25.0,
+    field_of_view: float = DEFAULT_FIELD_OF_VIEW,
+    within: Path | None = None,
 ) -> HeadTrack:
     """The parameters in a file or folder as a track of `head`, which must be the FLAME version they belong to.
 
@@ -91,12 +97,13 @@ def load_flame_params(
             of EMOCA.
         fps: frames a second; the files do not say.
         field_of_view: degrees across the picture's short side, where the file knows no focal length.
+        within: the folder that VHAP's files must lie in, whatever `transforms.json` says; None: the one beside its own.
 
     Raises InputError, naming the file and the array, where it is no such file, has wrong shapes, NaN or infinities, or
     belongs to another version of FLAME.
     """
     path = Path(path)
-    layout, values, cameras = _gathered(path)
+    layout, values, cameras = _gathered(path, within)
     _check_head(path, layout, head)
     part = _Part(path, layout, values, head.to("cpu", torch.float64), field_of_view, cameras)
     return part.track(head, fps)
@@ -125,14 +132,14 @@ def _check_head(path: Path, layout: _Layout, head: HeadModel) -> None:
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def _gathered(path: Path) -> tuple[_Layout, Values, list[dict] | None]:
+def _gathered(path: Path, within: Path | None) -> tuple[_Layout, Values, list[dict] | None]:
     """The layout, the values of all frames together, and VHAP's camera of each frame where they are known."""
     if path.is_dir():
         layout, values = _folder(path)
         return layout, values, None
     if path.suffix.lower() == ".json" and (frames := _vhap_frames(path)) is not None:
-        files = [_inside(path, frame["flame_param_path"]) for frame in frames]
-        layout, values = _stacked(path, [(f, read_arrays(f, _KEYS)) for f in files])
+        files = [_inside(path, frame["flame_param_path"], within) for frame in frames]
+        layout, values = _stacked(path, _read(path, files))
         return layout, values, frames
     if path.suffix.lower() == ".npy":
         layout, values = _folder(path.parent)
@@ -146,7 +153,7 @@ def _folder(folder: Path) -> tuple[_Layout, Values]:
     if (folder / "exp.npy").is_file():
         return _stacked(folder, [(folder, _emoca(folder))])
     files = sorted(folder.glob("*.npz"), key=_counted)
-    frames = [(f, read_arrays(f, _KEYS)) for f in files]
+    frames = _read(folder, files)
     frames = frames or [(f.parent, _emoca(f.parent)) for f in sorted(folder.glob("*/exp.npy"), key=_counted)]
     if not frames:
         raise InputError(f"{folder.name}: no .npz files and no folders with exp.npy in this folder.")
@@ -189,14 +196,14 @@ def _layout(path: Path, values: Values) -> _Layout:
         if layout.expression in values and layout.needed[0] in values:
             missing = [key for key in (layout.shape, *layout.needed) if key not in values]
             if missing:
-                raise InputError(f"{path.name}: {layout.tracker}'s parameters, but it lacks {', '.join(missing)}.")
+                raise InputError(f"{path.name}: {layout.tracker}'s parameters, but it lacks {', '.join(missing)}. Save these too.")
             return layout
     if any(key in values for key in _MESHES):
         raise InputError(
             f"{path.name}: it holds the vertices that DECA made, not its parameters. Save the dictionary that encode() gives."
         )
     known = "; ".join(f"{one.tracker}: {', '.join((one.shape, one.expression, *one.needed))}" for one in _LAYOUTS)
-    raise InputError(f"{path.name}: no FLAME parameters that Flow3D knows ({known}).")
+    raise InputError(f"{path.name}: no FLAME parameters that Flow3D knows. Give it the names of a tracker ({known}).")
 
 
 def _vhap_frames(path: Path) -> list[dict] | None:
@@ -204,9 +211,9 @@ def _vhap_frames(path: Path) -> list[dict] | None:
     try:
         if path.stat().st_size > 1 << 28:
             raise InputError(f"{path.name}: {path.stat().st_size:,} bytes are too many for a list of frames.")
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path.name}: not a readable JSON file ({str(error)[:100]}).") from error
+        data = json_in(path)
+    except OSError as error:
+        raise InputError(f"{path.name}: cannot be read ({error.strerror}). Check the file.") from error
     frames = data.get("frames") if isinstance(data, dict) else None
     if not isinstance(frames, list):
         return None
@@ -217,18 +224,39 @@ def _vhap_frames(path: Path) -> list[dict] | None:
     return sorted(usable, key=lambda f: f["timestep_index"] if isinstance(f.get("timestep_index"), int) else 0)
 
 
-def _inside(path: Path, name: str) -> Path:
-    """The file that a list of frames names. Data sets that were combined lie beside each other."""
-    file = (path.parent / name).resolve()
-    if not file.is_relative_to(path.resolve().parent.parent):
-        raise InputError(f"{path.name}: it names '{name[:100]}', which lies outside its data set.")
-    return file
+def _read(path: Path, files: Sequence[Path]) -> list[tuple[Path, Values]]:
+    """The values of each file, while all of them together are of a size that a list of frames can have."""
+    read, size = [], 0
+    for file in files:
+        values = read_arrays(file, _KEYS)
+        size += sum(value.nbytes for value in values.values())
+        if size > _MOST_BYTES:
+            raise InputError(f"{path.name}: its frames hold more than {_MOST_BYTES >> 30} GB. Use fewer of them.")
+        read.append((file, values))
+    return read
+
+
+def _inside(path: Path, name: str, within: Path | None) -> Path:
+    """The file that a list of frames names. Data sets that were combined lie beside each other.
+
+    The text is judged before the file system is asked: Windows signs in where a path names another computer.
+    """
+    beside = path.absolute().parent.parent
+    file = Path(os.path.normpath(path.absolute().parent / name)) if name.isprintable() else Path()
+    try:
+        if file.is_relative_to(beside):
+            file = file.resolve()
+            if file.is_relative_to(beside.resolve()) and (within is None or file.is_relative_to(within.resolve())):
+                return file
+    except (OSError, RuntimeError):  # a circle of links, or a name that is too long
+        pass
+    raise InputError(f"{path.name}: it names '{name[:100]}', which lies outside its data set. Export the data set again.")
 
 
 def _even_rows(path: Path, key: str, value: np.ndarray, dims: int) -> np.ndarray:
     """(K,) or (T, K) as (T, K), (V, 3) or (T, V, 3) as (T, V, 3), more axes of length 1 or not: finite numbers."""
     if value.dtype.kind not in "biuf" or not value.size or not np.isfinite(value).all():
-        raise InputError(f"{path.name}: {key} holds no numbers, or NaN or infinity.")
+        raise InputError(f"{path.name}: {key} holds no numbers, or NaN or infinity. Save it again.")
     tail = value.shape[max(value.ndim - dims + 1, 0) :]
     lead = value.shape[: max(value.ndim - dims + 1, 0)]
     if len(tail) != dims - 1 or sum(n > 1 for n in lead) > 1:
@@ -384,8 +412,12 @@ class _Part:
         try:
             poses = torch.tensor([f["transform_matrix"] for f in self.cameras], dtype=torch.float64)
             numbers = [float(first[key]) for key in ("fl_x", "cx", "cy", "w", "h")]
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{self.path.name}: its frames lack a camera ({error}).") from error
+            if not np.isfinite(numbers).all():
+                raise ValueError
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise InputError(
+                f"{self.path.name}: its frames lack a camera: fl_x, cx, cy, w, h and transform_matrix. Export the data set again."
+            ) from error
         turns = poses[:, :3, :3] if poses.shape[1:] == (4, 4) else poses
         orthogonal = turns.shape[1:] == (3, 3) and torch.allclose(turns @ turns.mT, torch.eye(3).double(), atol=1e-3)
         if not orthogonal or not torch.isfinite(poses).all():
@@ -412,7 +444,5 @@ class _Part:
 
 
 def _check_camera(path: Path, camera: Camera) -> None:
-    finite = np.isfinite([camera.focal, camera.cx, camera.cy]).all()
-    if not finite or camera.focal <= 0 or min(camera.width, camera.height) <= 0:
-        size = f"{camera.width} x {camera.height}"
-        raise InputError(f"{path.name}: its camera has the focal length {camera.focal:g} and {size} pixels.")
+    if camera.fault:
+        raise InputError(f"{path.name}: {camera.fault}. Export the data set again.")

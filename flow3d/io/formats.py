@@ -18,12 +18,15 @@ READ_SUFFIXES = (OWN, LIVELINK, *(s for s in FLAME_SUFFIXES if s != OWN))
 WRITE_SUFFIXES = (OWN, LIVELINK, GLTF)
 
 
-def read_track(path: Path | str, head: HeadModel | None = None, fps: float = 25.0) -> HeadTrack:
+def read_track(
+    path: Path | str, head: HeadModel | None = None, fps: float = 25.0, within: Path | None = None
+) -> HeadTrack:
     """The track in a file, or in a folder of FLAME parameters.
 
     Args:
         head: the FLAME model that FLAME parameters belong to; other files need none.
         fps: frames a second of FLAME parameters, whose files do not say.
+        within: the folder that files must lie in which the file itself names; None: the one beside its own.
 
     Raises InputError where `load_track`, `load_livelink` and `load_flame_params` do, and for any other suffix.
     """
@@ -37,7 +40,7 @@ def read_track(path: Path | str, head: HeadModel | None = None, fps: float = 25.
         return load_track(path)
     if head is None:
         raise InputError(f"{path.name}: FLAME parameters need the FLAME model they belong to. Give it as the head.")
-    return load_flame_params(path, head, fps)
+    return load_flame_params(path, head, fps, within=within)
 
 
 def write_track(track: HeadTrack, path: Path | str, head: HeadModel | None = None) -> None:

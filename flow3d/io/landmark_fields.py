@@ -33,7 +33,7 @@ class Field:
 
 def with_faces(name: str, frames: Sequence[Sequence[Face]], extent: tuple[float, float] | None) -> Landmarks:
     if not any(frames):
-        raise InputError(f"{name}: no face in any of {len(frames)} frames.")
+        raise InputError(f"{name}: no face in any of {len(frames)} frames. Add the points of one.")
     if extent == (1.0, 1.0) and max(float(np.abs(face.seen).max()) for faces in frames for face in faces) > 10:
         raise InputError(f"{name}: units are 'normalised', but points are far beyond 1. Use 'pixels'.")
     return Landmarks(name, frames, extent)
@@ -55,10 +55,10 @@ def face_of(points: np.ndarray, field: Field) -> Face:
     if n not in _COUNTS:
         field.wrong(f"has {n} points; it must have {mp.N_POINTS} (MediaPipe), {_COUNTS[1]} (without irises) or 68 (iBUG)")
     if np.isfinite(points[:, :2]).all(1).sum() < _FEWEST_POINTS:
-        field.wrong(f"has fewer than {_FEWEST_POINTS} points that are not null")
+        field.wrong(f"has fewer than {_FEWEST_POINTS} points that are not null; place more of them")
     if n == 68:
         if columns == 3:
-            field.wrong("has [x, y, z]; 68 points are [x, y]")
+            field.wrong("has [x, y, z]; 68 points must be [x, y]")
         return Face.of68(points)
     whole = np.full((mp.N_POINTS, columns), np.nan)
     whole[:n] = points
@@ -68,7 +68,7 @@ def face_of(points: np.ndarray, field: Field) -> Face:
 
 def with_depth(face: Face, depth: np.ndarray, field: Field) -> Face:
     if not face.dense:
-        field.wrong("belongs to 478 points, not to 68")
+        field.wrong("belongs to 478 points, not to 68; leave it out")
     if len(depth) not in _COUNTS[:2]:
         field.wrong(f"has {len(depth)} numbers; it must have one for each point")
     whole = np.full(mp.N_POINTS, np.nan)
@@ -92,7 +92,7 @@ def matrix_of(rows: Sequence[Sequence[float]], field: Field) -> np.ndarray:
         field.wrong("must be 4 rows of 4 numbers")
     matrix = np.array(rows, np.float64)
     if np.linalg.norm(matrix[:3, :3], axis=0).min() < 1e-6 or np.linalg.det(matrix[:3, :3]) <= 0:
-        field.wrong("is not a rotation, scaled and moved")
+        field.wrong("must be a rotation, scaled and moved")
     return matrix
 
 
@@ -101,7 +101,7 @@ def an_object(value: object, field: Field, known: Sequence[str]) -> dict[str, An
         field.wrong(f"is {shown(value)}; it must be an object with fields such as {known[0]}")
     unknown = [name for name in value if name not in known]
     if unknown:
-        field.wrong(f"has an unknown field '{unknown[0][:40]}'; fields are {', '.join(known[:12])}")
+        field.wrong(f"has an unknown field '{unknown[0][:40]}'; use {', '.join(known[:12])}")
     return value
 
 

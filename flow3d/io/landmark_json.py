@@ -1,14 +1,13 @@
 """Landmarks in JSON: a face, the faces of a picture, or the frames of a clip."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
 from ..fit.faces import Face
 from ..fit.given import Landmarks
+from .json_text import json_in
 from .landmark_fields import (
     PIXELS,
     Field,
@@ -33,16 +32,11 @@ _FILE_FIELDS = ("frames", "faces", "units", "width", "height", "comment")
 def read_json(path: Path) -> Landmarks:
     """Raises InputError for what is not JSON of the format."""
     field = Field(path.name)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=lambda name: field.wrong(f"has a {name}; write null"))
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path.name}: not a JSON file ({error}).") from error
+    content = json_in(path, lambda name: field.wrong(f"has a {name}; write null"))
     content = an_object(content, field, _FILE_FIELDS + _FACE_FIELDS)
     forms = [name for name in ("points", "faces", "frames") if name in content]
     if len(forms) != 1:
-        field.wrong("has to have one of points (a face), faces (of a picture) and frames (of a clip)")
+        field.wrong("must have one of points (a face), faces (of a picture) and frames (of a clip)")
     width, height = (a_side(content.get(side), field[side]) for side in ("width", "height"))
     extent = extent_of(content.get("units", PIXELS), width, height, field)
     if forms[0] == "frames":
@@ -68,7 +62,7 @@ def _face(value: object, field: Field) -> Face:
     rows = [_point(point, field["points"][i]) for i, point in enumerate(a_list(content.get("points"), field["points"]))]
     known = {len(row) for row in rows if row}
     if len(known) > 1:
-        field["points"].wrong("mixes [x, y] and [x, y, z]")
+        field["points"].wrong("mixes [x, y] and [x, y, z]; write all of them alike")
     width = known.pop() if known else 2
     face = face_of(np.array([row or [np.nan] * width for row in rows]).reshape(-1, width), field["points"])
     if content.get("depth") is not None:

@@ -151,16 +151,16 @@ def _table(path: Path) -> tuple[np.ndarray, np.ndarray]:
     except OSError as error:
         raise InputError(f"{path.name}: cannot be read ({error.strerror}).") from error
     if "\0" in text:
-        raise InputError(f"{path.name}: not a text file.")
+        raise InputError(f"{path.name}: not a text file. Save it as CSV (UTF-8).")
     rows = csv.reader(text.splitlines())
     try:
         order = _columns(path, next(rows, []))
         parsed = [_row(path, number, row, order) for number, row in enumerate(rows, 2) if row]
     except csv.Error as error:
-        raise InputError(f"{path.name}: not a readable CSV file ({error}).") from error
+        raise InputError(f"{path.name}: not a readable CSV file ({error}). Save it as CSV (UTF-8) again.") from error
     whole = [(clock, row) for clock, row in parsed if row is not None]
     if not whole:
-        raise InputError(f"{path.name}: there is no row with a face in it.")
+        raise InputError(f"{path.name}: there is no row with a face in it. Record it again with the face in view.")
     return _seconds(path, [clock for clock, _ in whole]), np.array([row for _, row in whole])
 
 
@@ -170,7 +170,7 @@ def _columns(path: Path, header: list[str]) -> list[int]:
     missing = [n for n in COLUMNS if n.lower() not in there and n not in (*_ANGLES, "BlendShapeCount")]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise InputError(f"{path.name}: not a Live Link Face recording: it lacks the columns {', '.join(missing[:3])}{more}.")
+        raise InputError(f"{path.name}: not a Live Link Face recording: it lacks the columns {', '.join(missing[:3])}{more}. Choose one that the app made.")
     return [there.get(n.lower(), -1) for n in COLUMNS if n != "BlendShapeCount"]
 
 
@@ -182,7 +182,7 @@ def _row(path: Path, number: int, row: list[str], order: list[int]) -> tuple[tup
             raise ValueError
     except (ValueError, IndexError):
         shown = row[order[0]][:40] if order[0] < len(row) else ""
-        raise InputError(f"{path.name}: row {number} has the timecode '{shown}', not hours:minutes:seconds:frame.") from None
+        raise InputError(f"{path.name}: row {number} has the timecode '{shown}', not hours:minutes:seconds:frame. Mend or leave out that row.") from None
     cells = ["0" if i < 0 else row[i] if i < len(row) else "" for i in order[1:]]
     if not any(cell.strip() for cell, i in zip(cells, order[1:], strict=True) if i >= 0):
         return clock, None
@@ -190,11 +190,11 @@ def _row(path: Path, number: int, row: list[str], order: list[int]) -> tuple[tup
         values = [float(cell) for cell in cells]
     except ValueError:
         name = next(n for n, cell in zip((*COLUMNS[2:],), cells, strict=True) if not _is_number(cell))
-        raise InputError(f"{path.name}: row {number} has no number for {name}; the file is cut short or damaged.") from None
+        raise InputError(f"{path.name}: row {number} has no number for {name}; the file is cut short or damaged. Mend or leave out that row.") from None
     for name, value in zip(COLUMNS[2:], values, strict=True):
         if not math.isfinite(value) or abs(value) > (2 * math.pi if name in _ANGLES else 2.0):
             unit = "radians" if name in _ANGLES else "a weight between 0 and 1"
-            raise InputError(f"{path.name}: row {number} has {name} = {value:g}; it should be {unit}.")
+            raise InputError(f"{path.name}: row {number} has {name} = {value:g}; it must be {unit}.")
     return clock, values
 
 
@@ -215,7 +215,7 @@ def _seconds(path: Path, clocks: list[tuple[float, ...]]) -> np.ndarray:
     times = times - times[0]
     back = np.flatnonzero(np.diff(times) < 0)
     if len(back):
-        raise InputError(f"{path.name}: row {back[0] + 3} is earlier than the row before it; the file holds two recordings.")
+        raise InputError(f"{path.name}: row {back[0] + 3} is earlier than the row before it; the file holds two recordings. Cut it there.")
     return times
 
 
@@ -244,7 +244,7 @@ def _even(
     rate = _rate(times)
     places = times * rate  # in frames
     if rate > 1000 or places[-1] > 20 * len(places) + 1000:
-        raise InputError(f"{path.name}: {len(places)} rows for {places[-1]:.0f} frames; the timecodes are damaged.")
+        raise InputError(f"{path.name}: {len(places)} rows for {places[-1]:.0f} frames; the timecodes are damaged. Record it again.")
     frames = np.arange(round(float(places[-1])) + 1)
     nearest = _nearest(places, frames)
     there = np.abs(places[nearest] - frames) < 0.3

@@ -1,7 +1,6 @@
 """Head tracks as safetensors files: keys are `HeadTrack`'s tensor fields, everything else is JSON metadata."""
 
 import json
-import math
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -13,8 +12,10 @@ from torch import Tensor
 
 from ..camera import Camera
 from ..errors import InputError
+from ..fit.mediapipe_points import N_POINTS
 from ..track import FORMAT_VERSION, STATE_NAMES, HeadTrack
 from .files import written
+from .json_text import parse_json
 
 FORMAT = "flow3d-track"
 _HINTS = get_type_hints(HeadTrack)
@@ -23,6 +24,8 @@ _REQUIRED = tuple(f.name for f in fields(HeadTrack) if f.name in _TENSORS and f.
 _PLAIN = tuple(f.name for f in fields(HeadTrack) if f.name not in _TENSORS and f.name != "camera")
 _PER_CLIP = ("shape", "offsets", "shape_deviation", "texture", "light")
 """Tensor fields without a leading time axis."""
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_MOST_FPS, _MOST = 1000.0, 1e6
 _SCALARS = ("confidence", "state", "error", "rotation_deviation", "translation_deviation", "shape_deviation")
 
 
@@ -46,16 +49,16 @@ def load_track(path: Path | str) -> HeadTrack:
         raise InputError(f"{path}: there is no such file.")
     try:
         with safe_open(path, "pt") as f:
-            meta = json.loads((f.metadata() or {}).get("flow3d", "null"))
+            meta = parse_json((f.metadata() or {}).get("flow3d", "null"), path.name)
             arrays = {k: f.get_tensor(k) for k in f.keys() if k in _TENSORS}
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError) as error:
         raise InputError(f"{path.name}: not a readable safetensors file ({error}). Save the track again.") from error
     try:
         _check_meta(meta)
         _check_arrays(arrays)
         values: dict[str, Any] = {n: tuple(v) if isinstance(v := meta[n], list) else v for n in _PLAIN if n in meta}
-        return HeadTrack(camera=_camera(meta["camera"]), **values, **dict[str, Any](arrays))
-    except (ValueError, TypeError, KeyError) as error:
+        return HeadTrack(camera=_camera(meta.get("camera")), **values, **dict[str, Any](arrays))
+    except ValueError as error:
         raise InputError(f"{path.name}: not a usable head track ({error}). Save it again with Flow3D.") from error
 
 
@@ -65,9 +68,15 @@ def _check_meta(meta: object) -> None:
     version = meta.get("format_version")
     if version != FORMAT_VERSION:
         raise ValueError(f"it has format version {version}, this Flow3D reads version {FORMAT_VERSION}")
-    fps = meta.get("fps")
-    if not isinstance(fps, int | float) or not math.isfinite(fps) or fps <= 0:
-        raise ValueError(f"its frame rate is {fps}")
+    fps = meta.get("fps", 25.0)
+    if not isinstance(fps, int | float) or not 1 / _MOST_FPS <= fps <= _MOST_FPS:
+        raise ValueError(f"its frame rate is not a number up to {_MOST_FPS:g}")
+    for name in ("head_name", "head_digest"):
+        if not isinstance(text := meta.get(name, ""), str) or len(text) > 200:
+            raise ValueError(f"its {name} is not a short text")
+    joints = meta.get("joint_names", [])
+    if not isinstance(joints, list) or not all(isinstance(name, str) for name in joints):
+        raise ValueError("its joint_names are not a list of names")
 
 
 def _check_arrays(arrays: dict[str, Tensor]) -> None:
@@ -82,27 +91,28 @@ def _check_arrays(arrays: dict[str, Tensor]) -> None:
     for name, x in arrays.items():
         if name not in _PER_CLIP and (x.dim() == 0 or len(x) != frames):
             raise ValueError(f"{name} is {tuple(x.shape)} in a track of {frames} frames")
-        if name != "state" and not x.is_floating_point():
-            raise ValueError(f"{name} holds {x.dtype}, not floats")
-        if x.is_floating_point() and not torch.isfinite(x).all():
-            raise ValueError(f"{name} holds NaN or infinity")
+        if name != "state" and x.dtype not in _FLOATS:
+            raise ValueError(f"{name} holds {str(x.dtype).removeprefix('torch.')}, not floats")
+        if x.is_floating_point() and not (x.abs() < _MOST).all():
+            raise ValueError(f"{name} holds NaN, infinity or values beyond {_MOST:,.0f}")
         if "offsets" in name and (x.dim() != (2 if name in _PER_CLIP else 3) or x.shape[-1] != 3):
             raise ValueError(f"{name} is {tuple(x.shape)}, not a list of points")
+        if name == "landmark_offsets" and x.shape[1] != N_POINTS:
+            raise ValueError(f"{name} is {tuple(x.shape)}, not (frames, {N_POINTS}, 3)")
         if name in _SCALARS and x.dim() != 1:
             raise ValueError(f"{name} is {tuple(x.shape)}, not a row of numbers")
     texture = arrays.get("texture")
     if texture is not None and texture.numel() and (texture.min() < 0 or texture.max() > 1):
         raise ValueError("texture holds values outside 0..1")
     state = arrays.get("state")
-    if state is not None and (state.is_floating_point() or state.min() < 0 or state.max() >= len(STATE_NAMES)):
+    if state is not None and (state.dtype not in (torch.int64, torch.int32, torch.uint8) or state.min() < 0 or state.max() >= len(STATE_NAMES)):
         raise ValueError(f"state holds values other than 0 to {len(STATE_NAMES) - 1}")
 
 
-def _camera(values: dict) -> Camera:
+def _camera(values: object) -> Camera:
+    if not isinstance(values, dict) or set(values) != {f.name for f in fields(Camera)}:
+        raise ValueError("it has no camera")
     camera = Camera(**values)
-    numbers = (camera.focal, camera.cx, camera.cy, camera.width, camera.height)
-    if not all(isinstance(v, int | float) and math.isfinite(v) for v in numbers):
-        raise ValueError("its camera holds something that is not a finite number")
-    if camera.focal <= 0 or camera.width <= 0 or camera.height <= 0:
-        raise ValueError("its camera has no focal length or no size")
+    if camera.fault:
+        raise ValueError(camera.fault)
     return camera

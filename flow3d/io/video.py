@@ -28,6 +28,12 @@ _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}  # AVColorSpace to swsca
 _SMOOTH = 0x4 | 0x2000 | 0x4000 | 0x40000  # bicubic, full chroma in and out, accurate rounding
 _QUALITY = {"crf": "14", "preset": "fast", "x264-params": "chroma-qp-offset=-6"}
 """Nearly lossless; the finer chroma costs 3% of the size and spares saturated colours 0.5 to 0.9 dB."""
+_CONTAINERS = (
+    "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,ogg,asf,mxf,nut,ivf,rm,h264,hevc,mjpeg,yuv4mpegpipe,gif,apng,"
+    "png_pipe,jpeg_pipe,webp_pipe,wav,mp3,flac,aac"
+)
+"""FFmpeg's names of what is read. Sound without pictures is told from what is no video at all."""
+_MOST_PIXELS = 1 << 26  # twice those of 8K
 _MAX_RATE = Fraction(240)
 _LONGEST_LAST_FRAME = Fraction(1)  # seconds that a file's last frame is shown at most
 _COPIED_AUDIO = {
@@ -38,6 +44,11 @@ _COPIED_AUDIO = {
 SUFFIXES = (".mp4", ".mov", ".mkv")
 """What `VideoWriter` writes."""
 _MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+
+
+def _opened(path: Path) -> "av.container.InputContainer":
+    """The file, opened if it is a container by itself: FFmpeg would follow a playlist to any other file, whatever its name."""
+    return av.open(str(path), options={"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"})
 
 
 class VideoReader:
@@ -59,10 +70,12 @@ class VideoReader:
         if self.path.stat().st_size == 0:
             raise InputError(f"{self.path.name}: the file is empty (0 bytes). Copy or record it again.")
         try:
-            with av.open(str(self.path)) as container:
+            with _opened(self.path) as container:
                 if not container.streams.video:
                     raise InputError(f"{self.path.name}: there is no picture in this file. Choose a video.")
                 stream = container.streams.video[0]
+                if stream.width * stream.height > _MOST_PIXELS:
+                    raise InputError(f"{self.path.name}: {stream.width} x {stream.height} pixels are too many. Make it smaller.")
                 self.fps = _rate(stream)
                 self.has_audio = bool(container.streams.audio)
                 self.frames = self._estimate(container, stream)
@@ -86,7 +99,7 @@ class VideoReader:
     def __iter__(self) -> Iterator[np.ndarray]:
         """Frames at the constant rate. One decoded frame is held at a time."""
         self.note = ""
-        with av.open(str(self.path)) as container:
+        with _opened(self.path) as container:
             count = 0
             shown: np.ndarray | None = None
             start = end = Fraction(0)
@@ -248,7 +261,7 @@ class _Audio(ABC):
     ) -> "_Audio | None":
         """None where `path` has no sound. Raises InputError where it cannot be opened."""
         try:
-            source = stack.enter_context(av.open(str(path)))
+            source = stack.enter_context(_opened(path))
         except (av.error.FFmpegError, OSError) as error:
             raise InputError(f"{path.name}: its sound cannot be read ({error.strerror or error}). Leave it out.") from error
         if not source.streams.audio:

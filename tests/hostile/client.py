@@ -10,7 +10,7 @@ from typing import Any
 
 import websocket
 
-ANSWER_LIMIT = 60.0  # seconds
+ANSWER_LIMIT = 120.0  # seconds
 
 
 @dataclass

@@ -220,7 +220,7 @@ def _inputs(info: dict[str, Any]) -> Iterator[Case]:
         elif of == "COMBO":
             for shift in (0, 5):
                 what, value = _NO_CHOICES[(turn + shift) % len(_NO_CHOICES)]
-                yield case(what, value, DOOR)
+                yield case(what, value, ERROR if value is None else DOOR)  # at the door a null looks like a link
         elif of not in ("STRING", "BOOLEAN"):
             what, value = _NO_SOCKETS[turn % len(_NO_SOCKETS)]
             yield case(what, value, ERROR)
@@ -266,7 +266,7 @@ def _paths(info: dict[str, Any], secret: str) -> Iterator[Case]:
         "up", "far-up", "inner-up", "absolute", "home-up", "link", "backslashes", "drive", "drive-relative", "unc", "unc-slashes",
         "device-path", "long-path", "device", "device-folder", "null", "line", "escape", "surrogate", "endless", "long-name",
         "deep", "empty", "blank", "dots", "dot", "slash", "file-url", "stream", "annotated-up", "annotated-temp", "variables",
-        "device-with-ending", "trailing", "markup",
+        "device-with-ending", "trailing", "right-to-left", "zero-width",
     }  # fmt: skip
     for what, pattern in PATHS.items():
         pattern = pattern.replace("{secret}", secret).replace("{}", "track")
@@ -315,8 +315,8 @@ def _file(file: HostileFile, kind: str, changes: dict[str, Any], expect: str = E
 
 # Tracks that are odd, yet whole: what they do further on has cases of its own (`_media`).
 _TRACKS = {f"t-{name}.safetensors": ANY for name in (
-    "many-names", "expression-wide", "offsets-few", "frame-offsets-few", "landmark-offsets-few", "head-other", "joints-many",
-    "far-away", "spinning", "joint-names-others", "rotation-f8",
+    "many-names", "expression-wide", "offsets-few", "frame-offsets-few", "head-other", "joints-many", "joint-names-others",
+    "camera-largest",
 )} | {"c-years.csv": ERROR}  # fmt: skip
 _LANDMARKS = {f"l-{name}.json": ANY for name in ("far", "same-place", "line")}
 
@@ -329,7 +329,7 @@ _KEYFRAMES = {
     "no-value": "yaw=", "no-name": "=5", "two-values": "yaw: 0: 1, 0: 2", "negative-frame": "yaw: -1: 2", "far-frame": "yaw: 1000000000: 2",
     "endless-frame": "yaw: " + "9" * 5000 + ": 2", "foreign-digits": "yaw: ٣: 5, ²: 4", "endless-number": "yaw=" + "9" * 5000,
     "easing": "yaw: 0: 0, 5: 1 bouncy", "part-frame": "yaw: 0.5: 1", "curve": "yaw: curve * 3", "curve-factor": "yaw: curve * x",
-    "code": "__import__('os').system('exit')", "attribute": "yaw.__class__=1", "json": '{"yaw": [1, 2]}', "markup": "<script>alert(1)</script>",
+    "code": "import os; os.system('exit')", "attribute": "yaw.__class__=1", "json": '{"yaw": [1, 2]}', "markup": "<script>alert(1)</script>",
     "long-name": "y" * 1_000_000 + "=1", "many": "\n".join(f"name{i}=1" for i in range(20_000)), "surrogate": "yaw=\ud800", "format": "{0.__class__}%s%n",
     "nested": "(" * 100_000, "twice": "yaw: 0: 1\nyaw: 0: 2", "spaces": "yaw" + " " * 1_000_000 + "x",
 }  # fmt: skip
@@ -353,7 +353,7 @@ def _curves() -> Iterator[Case]:
         yield Case("keyframes", f"keyframes {name} instead of text", ERROR, workflow(kind, {"keyframes": value}))
     yield Case("keyframes", "frames of a clip", ERROR, workflow(kind, {"track": ["target", 0], "frames": 99}))
     yield Case("keyframes", "neutralise beyond", ERROR, workflow(kind, {"more": "neutralise=7"}))
-    yield Case("keyframes", "unused curve", ERROR, _wired(kind, "curve", "numbers"))
+    yield Case("keyframes", "unused curve", ERROR, workflow(kind, {"curve": ["wire", 0]}, _wire("numbers")))
     for of in (
         "numbers with nan", "numbers with infinity", "numbers without end", "uneven numbers", "texts", "empty list", "dictionary",
         "hollow", "loop", "bytes", "big number", "complex number", "numpy number", "tensor number", "function", "class",
@@ -393,7 +393,7 @@ def _wired(node: str, name: str, of: str, expect: str = ERROR) -> Case:
 _BY_TYPE = {
     "IMAGE": (
         "pictures without frames", "pictures without height", "pictures without channels", "pictures without batch", "numpy pictures",
-        "pictures in five axes", "number tensor", "complex pictures", "sparse tensor", "latent", "hollow", "endless pictures",
+        "pictures in five axes", "number tensor", "complex pictures", "sparse tensor", "latent", "hollow",
     ),
     "MASK": ("number tensor", "pictures without frames", "hollow", "texts"),
     "LATENT": (
@@ -413,7 +413,10 @@ _BY_TYPE = {
     "FLOW3D_APPEARANCE": ("model", "dictionary"), "FLOW3D_MOTION": ("model", "dictionary"),
 }  # fmt: skip
 _NUMBERS = ("numbers", "texts", "complex number", "numpy number", "big number", "hollow", "dictionary")
-_UNHARMED = {"Flow3DFLAMEFit.image endless pictures", "Flow3DTemporalSampler.latents latent of 16 channels"}
+
+
+_MENDED = {("Flow3DTemporalSampler", "latent of 16 channels")}
+"""What ComfyUI itself makes fit."""
 
 
 def _wires(info: dict[str, Any]) -> Iterator[Case]:
@@ -437,9 +440,10 @@ def _wires(info: dict[str, Any]) -> Iterator[Case]:
             yield _wired(kind, name, "pictures")
         else:
             for wrong in _BY_TYPE.get(of.split(",")[0], ()):
-                yield _wired(kind, name, wrong)
+                yield _wired(kind, name, wrong, ANY if (kind, wrong) in _MENDED else ERROR)
     for kind in ("Flow3DFLAMEEdit", "Flow3DRenderHead", "Flow3DTrackReport", "Flow3DSaveHeadTrack"):
-        yield Case("wires", f"{short(kind)}.track none of a list", ERROR, workflow(kind, {"track": ["wire", 0]}, _wire("empty list", many=True)))
+        prompt = workflow(kind, {"track": ["wire", 0]}, _wire("empty list", many=True))
+        yield Case("wires", f"{short(kind)}.track none of a list", ERROR, prompt, core=True)
 
 
 # --- sizes and counts -------------------------------------------------------------------------------------------------
@@ -464,19 +468,20 @@ def _sizes() -> Iterator[Case]:
     yield linked("Flow3DFLAMETime", "speed", 1e-9)
     yield linked("Flow3DFLAMETime", "fps", 1e9)
     slow = {"track": ["motion", 0], "start": 0, "frames": 0, "speed": 0.01, "fps": 1000.0}
-    long = {"long": {"class_type": "Flow3DFLAMETime", "inputs": {**GOOD["Flow3DFLAMETime"], **slow}}}
     yield Case("sizes", "FLAMETime too many frames", ERROR, workflow("Flow3DFLAMETime", slow), says=("frames",))
-    far = {"track": ["source", 0], "keyframes": "yaw: 0: 0, 99999: 3"}
-    hours = {"hours": {"class_type": "Flow3DFLAMEEdit", "inputs": {**GOOD["Flow3DFLAMEEdit"], **far}}}
-    yield Case("sizes", "RenderHead of hours", ERROR, workflow("Flow3DRenderHead", {"track": ["hours", 0], "size": 4096}, hours), says=("GB",))
-    yield Case("sizes", "FLAMEMix weights of hours", ANY, workflow("Flow3DFLAMEMix", {"first": ["long", 0]}, long), node="long")
-    field_of_hours = {
-        **hours, "long field": {"class_type": "Flow3DFlowEncode", "inputs": {**GOOD["Flow3DFlowEncode"], "target": ["hours", 0]}},
+    far = {"track": ["source", 0], "keyframes": "yaw: 0: 0, 1999: 3"}
+    minutes = {"minutes": {"class_type": "Flow3DFLAMEEdit", "inputs": {**GOOD["Flow3DFLAMEEdit"], **far}}}
+    yield Case("sizes", "RenderHead of minutes", ERROR, workflow("Flow3DRenderHead", {"track": ["minutes", 0], "size": 4096}, minutes), says=("GB",))
+    for node, name in (("Flow3DPortraitCrop", "image"), ("Flow3DPasteBack", "result"), ("Flow3DPasteBack", "full_frame")):
+        prompt = workflow(node, {name: ["wire", 0]}, _wire("endless pictures"))
+        yield Case("sizes", f"{short(node)}.{name} endless", ERROR, prompt)
+    wide = {
+        "load": {"class_type": "Flow3DLoadHeadTrack", "inputs": {"track": "t-camera-largest.safetensors"}},
+        "wide": {"class_type": "Flow3DFLAMERetarget", "inputs": {**GOOD["Flow3DFLAMERetarget"], "source": ["load", 0], "driver": ["twenty", 0]}},
+        "twenty": {"class_type": "Flow3DFLAMETime", "inputs": {**GOOD["Flow3DFLAMETime"], "frames": 20}},
     }  # fmt: skip
-    for node in ("Flow3DFlowWarpPreview",):
-        yield Case("sizes", f"{short(node)} of hours", ERROR, workflow(node, {"field": ["long field", 0]}, field_of_hours), says=("GB",))
-    encode = {"target": ["hours", 0], "size": 4096, "preview_frames": 0}
-    yield Case("sizes", "FlowEncode of hours", ERROR, workflow("Flow3DFlowEncode", encode, hours), says=("GB",))
+    encode = {"source": ["load", 0], "target": ["wide", 0], "size": 0, "preview_frames": 0}
+    yield Case("sizes", "FlowEncode of the largest pictures", ERROR, workflow("Flow3DFlowEncode", encode, wide), says=("GB",))
 
 
 # --- pictures, videos, odd tracks ------------------------------------------------------------------------------------
@@ -503,8 +508,7 @@ def _media() -> Iterator[Case]:
         sound = ANY if name in ("v-good.mp4", "v-sound.mp4", "v-no-frames.mp4", "v-dot.gif", "v-picture.mp4", "v-noise.mp4", "v-huge.avi") else ERROR
         yield Case("media", f"FlowWarpVideo sound {name}", sound, workflow("Flow3DFlowWarpVideo", {"sound": ["load", 0]}, more))
     for name in (
-        "expression-wide", "offsets-few", "frame-offsets-few", "landmark-offsets-few", "head-other", "joints-many", "far-away", "spinning",
-        "joint-names-others",
+        "expression-wide", "offsets-few", "frame-offsets-few", "head-other", "joints-many", "joint-names-others",
     ):  # fmt: skip
         more = {"load": {"class_type": "Flow3DLoadHeadTrack", "inputs": {"track": f"t-{name}.safetensors"}}}
         for kind, slot, changes in (
@@ -514,6 +518,12 @@ def _media() -> Iterator[Case]:
         ):  # fmt: skip
             what = changes.get("format", slot)
             yield Case("odd tracks", f"{short(kind)}.{what} {name}", ANY, workflow(kind, {**changes, slot: ["load", 0]}, more), node="*")
+    more = {"load": {"class_type": "Flow3DLoadHeadTrack", "inputs": {"track": "t-camera-largest.safetensors"}}}
+    field = {"class_type": "Flow3DFlowEncode", "inputs": {**GOOD["Flow3DFlowEncode"], "source": ["load", 0], "target": ["load", 0]}}
+    for kind, changes in (
+        ("Flow3DRenderHead", {"track": ["load", 0], "size": 0}), ("Flow3DFlowWarpPreview", {"field": ["wide field", 0]}), ("Flow3DFlowWarpVideo", {"field": ["wide field", 0]}),
+    ):  # fmt: skip
+        yield Case("odd tracks", f"{short(kind)} camera-largest", ERROR, workflow(kind, changes, more | {"wide field": field}))
     for name in ("pictures of nan", "pictures of infinity", "pictures of bytes", "pictures of truths", "pictures of two channels", "pictures of five channels"):
         for kind, slot in (("Flow3DFlowWarpPreview", "image"), ("Flow3DPortraitCrop", "image"), ("Flow3DPasteBack", "full_frame"), ("Flow3DFlowVisualize", "portrait")):
             yield _wired(kind, slot, name, ANY)

@@ -21,7 +21,6 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from comfyui_flow3d.flow3d.head.load import load_head
 from comfyui_flow3d.flow3d.io.motions import load_motion
 from comfyui_flow3d.flow3d.io.tracks import save_track
 from comfyui_flow3d.flow3d.track import HeadTrack
@@ -177,6 +176,11 @@ def _lens(name: str, value: Any) -> Change:
     return change
 
 
+def _largest(_: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
+    """The largest picture that a track may tell of: allowed, and too large for most of what can be done with it."""
+    meta["camera"] |= {"width": 65536, "height": 65536, "focal": 150_000.0, "cx": 32768.0, "cy": 32768.0}
+
+
 _TRACK_CHANGES: dict[str, Change] = {
     "nan": _tensor("rotation", lambda: torch.full((1, 3), torch.nan)),
     "infinite": _tensor("translation", lambda: torch.full((1, 3), torch.inf)),
@@ -218,6 +222,7 @@ _META_CHANGES: dict[str, Change] = {
     "camera-more": _lens("zoom", 3),
     "camera-text": _lens("width", "512"),
     "camera-wide": _lens("width", 10**9),
+    "camera-largest": _largest,
     "camera-endless": _lens("height", 10**400),
     "camera-parts": _lens("width", 512.5),
     "camera-nan": _lens("focal", float("nan")),
@@ -456,7 +461,7 @@ def video(path: Path, frames: int = 3, side: int = 64) -> bytes:
         stream.width = stream.height = side
         stream.pix_fmt = "yuv420p"
         for i in range(frames):
-            picture = np.full((side, side, 3), 40 * i, np.uint8)
+            picture = np.full((side, side, 3), 40 * i % 256, np.uint8)
             made.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
         made.mux(stream.encode())
     return path.read_bytes()
@@ -514,7 +519,10 @@ def _huge_sides(scratch: Path) -> bytes:
         stream.pix_fmt = "bgr24"
         made.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8)).reformat(format="bgr24")))
         made.mux(stream.encode())
-    return path.read_bytes().replace(struct.pack("<ii", 16, 16), struct.pack("<ii", 30_000, 30_000))
+    data = path.read_bytes()
+    for down in (1, -1):  # AVI tells of rows from top to bottom by a negative height
+        data = data.replace(struct.pack("<ii", 16, 16 * down), struct.pack("<ii", 30_000, 30_000 * down))
+    return data
 
 
 # --- heads -----------------------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ _INTERNALS = re.compile(
 _REMEDY = re.compile(
     r"\b(Use|Choose|Put|Connect|Disconnect|Set|Lower|Raise|Save|Give|Write|Load|Fit|Make|Download|Get|Take|Convert|Export|Copy|"
     r"Record|Change|Trim|Cut|Add|Remove|Leave|Check|Queue|Move|Mend|Crop|Retarget|Correct|Enter|Free|Encode|Place|Select|"
-    r"Open|Install|Did you mean|use|choose|write|must be|must have|has to be|save it|convert it|get the|export with)\b"
+    r"Open|Install|Mend|Export|Did you mean|must be|must have)\b",
+    re.IGNORECASE,
 )
 
 
@@ -26,7 +27,7 @@ def faults(message: str, node: str) -> list[str]:
         found.append(f"does not begin with '{node}'")
     if inside := _INTERNALS.search(_without_quotes(message)):
         found.append(f"tells of the inside: {inside[0]!r}")
-    if not _REMEDY.search(message):
+    if not _REMEDY.search(_without_quotes(message.removeprefix(node))):
         found.append("names no remedy")
     if len(message) > LONGEST:
         found.append(f"has {len(message):,} characters")

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from .client import Answer, Client
 from .corpus import ANY, DOOR, ERROR, FINE, GOOD, LINKS, Case, corpus
-from .files import LIVE, HostileFile, Trap, hostile_files, track_bytes, video
+from .files import HostileFile, Trap, hostile_files, track_bytes, video
 from .judge import faults
 
 SLOWEST = 20.0  # seconds that an answer may take
@@ -76,7 +76,7 @@ class Place:
         np.savez(self.secret / "flame.npz", exp=np.zeros((1, 50)), pose=np.zeros((1, 6)), shape=np.zeros((1, 100)))
         save_file({"a": torch.zeros(3)}, self.secret / "w.safetensors")
         (self.secret / "face.json").write_text('{"points": []}')
-        video(self.secret / "clip.ts")
+        video(self.secret / "clip.ts", frames=60, side=256)
         for name, target in (("link", self.secret), ("link-good.safetensors", self.secret / "good.safetensors"),
                              ("link-face.json", self.secret / "face.json")):  # fmt: skip
             (self.base / "input" / name).symlink_to(target)

@@ -39,7 +39,7 @@ def _model() -> Any:
 
 
 class _Hollow:
-    """Something that says nothing of itself, not even when it is asked."""
+    """Something that answers no question but what it is called (ComfyUI's queue ends where that fails)."""
 
     def __getattr__(self, name: str) -> Any:
         raise RuntimeError("there is nothing here")
@@ -48,7 +48,7 @@ class _Hollow:
         raise RuntimeError("there is nothing here")
 
     def __repr__(self) -> str:
-        raise RuntimeError("there is nothing here")
+        return "hollow"
 
 
 def _loop() -> list:
