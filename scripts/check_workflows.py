@@ -130,6 +130,20 @@ def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
+def photographed(page: Any, file: Path, tries: int = 3) -> None:
+    """A picture of the page with every name and value on it. A busy machine may draw too slowly for the first try."""
+    from selenium.common.exceptions import TimeoutException
+
+    asked(page, PICTURED)
+    for left in reversed(range(tries)):
+        try:
+            page.save_screenshot(str(file))
+            return
+        except TimeoutException:
+            if not left:
+                raise
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Hold the example workflows against ComfyUI's page.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="all of them where none is named")
@@ -149,8 +163,7 @@ def main() -> int:
                 print(f"{name}: {'as shipped' if not wrong else f'{len(wrong)} problems'}")
                 print("".join(f"  {w}\n" for w in wrong), end="")
                 if args.screenshots:
-                    asked(page, PICTURED)
-                    page.save_screenshot(str(args.screenshots / f"{name}.png"))
+                    photographed(page, args.screenshots / f"{name}.png")
     except NoBrowserError as error:
         print(error, file=sys.stderr)
         return 1

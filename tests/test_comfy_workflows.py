@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import av
 import numpy as np
 import pytest
-from comfy_page import NoBrowserError, asked, open_page
+from comfy_page import NoBrowserError, open_page
 from comfy_page import browser as open_browser
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "scripts"))
 
-from check_workflows import PICTURED, opened, problems, shipped  # noqa: E402
+from check_workflows import opened, photographed, problems, shipped  # noqa: E402
 from examples.catalogue import EXAMPLES, drawn  # noqa: E402
 
 if TYPE_CHECKING:
@@ -176,8 +176,7 @@ def test_the_page_exports_what_is_shipped(page: Any, name: str) -> None:
     canvas, api = shipped(name)
     assert problems(opened(page, canvas), canvas, api) == []
     if folder := os.environ.get("FLOW3D_SCREENSHOTS"):
-        asked(page, PICTURED)
-        page.save_screenshot(str(Path(folder) / f"{name}.png"))
+        photographed(page, Path(folder) / f"{name}.png")
 
 
 def test_a_wrong_form_is_told(page: Any) -> None:
