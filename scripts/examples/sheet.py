@@ -139,7 +139,7 @@ class Sheet:
         multiline = sum(bool(node.inputs[w][1].get("multiline")) for w in node.widgets)
         uploads = sum(any(node.inputs[w][1].get(u) for u in UPLOADS) for w in node.widgets)
         rows = max(len(node.sockets), len(info["output"]))
-        node.box.height = node_height(rows, len(node.widget_values()), multiline) + space + 220 * uploads
+        node.box.height = node_height(rows, len(node.widget_values()), multiline) + space + 230 * uploads
         self.nodes.append(node)
         self.groups[-1][-1].columns[-1].append(node.box)
         return node
