@@ -18,7 +18,7 @@ from typing import Any
 from .layout import GROUP_COLOURS, NOTE_WIDTH, Box, Group, node_height, placed, text_height
 
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-UPLOADS = ("image_upload", "video_upload")
+UPLOADS = {"image_upload": 230, "video_upload": 330}  # pixels below the button, for what was chosen
 NOTE = "MarkdownNote"  # the page's own: the server does not know it
 LAYOUT = {"wide", "space", "models"}  # arguments of Sheet.node that are no inputs
 NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
@@ -137,9 +137,9 @@ class Sheet:
         node = Node(self._next_id(), kind, title, info, linked, Box(wide, 0), models)
         self._check(node)
         multiline = sum(bool(node.inputs[w][1].get("multiline")) for w in node.widgets)
-        uploads = sum(any(node.inputs[w][1].get(u) for u in UPLOADS) for w in node.widgets)
+        shown = sum(room for w in node.widgets for upload, room in UPLOADS.items() if node.inputs[w][1].get(upload))
         rows = max(len(node.sockets), len(info["output"]))
-        node.box.height = node_height(rows, len(node.widget_values()), multiline) + space + 230 * uploads
+        node.box.height = node_height(rows, len(node.widget_values()), multiline) + space + shown
         self.nodes.append(node)
         self.groups[-1][-1].columns[-1].append(node.box)
         return node
