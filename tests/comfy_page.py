@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PAGE_LIMIT = 60.0  # seconds
+PAGE_LIMIT = 120.0  # seconds
 SCREENSHOTS = Path(os.environ.get("FLOW3D_SCREENSHOTS", Path(__file__).resolve().parents[1] / "output" / "screenshots"))
 ARGUMENTS = (
     "--headless=new --no-sandbox --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader --ignore-gpu-blocklist "
+    "--disable-gpu-compositing --disable-gpu-rasterization --disable-accelerated-2d-canvas "  # or a frame takes two seconds
     "--disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
 )
 
@@ -66,13 +67,23 @@ def until(what: str, limit: float, ask: Callable[[], Any]) -> Any:
 
 
 def clicked(page: Any, xpath: str) -> bool:
-    """Scroll to the first element of that kind that can be seen, and click it, if there is one."""
-    for element in page.find_elements("xpath", xpath):
-        page.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
-        if element.is_displayed():
-            element.click()
-            return True
+    """Scroll to the first element of that kind that can be seen, and click it, if there is one and nothing lies over it."""
+    from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException
+
+    try:
+        for element in page.find_elements("xpath", xpath):
+            page.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+            if element.is_displayed():
+                element.click()
+                return True
+    except (ElementClickInterceptedException, StaleElementReferenceException):  # it is about to change: ask again
+        pass
     return False
+
+
+def press(page: Any, what: str, xpath: str) -> None:
+    """Click an element once it can be clicked."""
+    until(what, PAGE_LIMIT, lambda: clicked(page, xpath))
 
 
 def asked(page: Any, script: str, *values: object) -> Any:
@@ -87,7 +98,16 @@ def asked(page: Any, script: str, *values: object) -> Any:
 
 def screenshot(page: Any, name: str) -> Path:
     """The picture of the page as it is, written to SCREENSHOTS."""
+    from selenium.common.exceptions import TimeoutException
+
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     file = SCREENSHOTS / f"{name}.png"
-    page.save_screenshot(str(file))
+
+    def saved() -> bool:
+        try:
+            return page.save_screenshot(str(file))
+        except TimeoutException:  # the driver gives the page ten seconds to draw itself, which a busy machine may exceed
+            return False
+
+    until(f"the picture {name}", PAGE_LIMIT, saved)
     return file
