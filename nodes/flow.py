@@ -19,7 +19,7 @@ from ..flow3d.track import HeadTrack
 from .batches import announce
 from .checks import at_the_door, checked
 from .found import found_as
-from .running import progress, to_image, to_uint8
+from .running import cancel_point, progress, to_image, to_uint8
 from .sockets import Field, Head, Track
 
 _DEFAULT = Sampling()
@@ -136,7 +136,7 @@ class FlowEncode(io.ComfyNode):
     ) -> io.NodeOutput:
         with torch.inference_mode(False), torch.no_grad():
             field = FlowField(source, target, head, scaled(source.camera, size), Sampling(samples, delta, near, far))
-            warning = field.depth_warning()
+            warning = field.depth_warning(cancel_point)
             if warning:
                 logging.info(warning)  # of no account to a warp, which is what full pictures are for
             return io.NodeOutput(field, *pictures_and_masks(field, preview_frames))
@@ -229,7 +229,7 @@ class FlowVisualize(io.ComfyNode):
                 shown = field.resize(camera.width, camera.height)
             pictures, chosen = FlowPictures(shown, picture, scale), spread(len(field), frames or len(field))
             images = _pictures(pictures, view, chosen)
-            summary = flow_report(field)
+            summary = flow_report(field, lambda *_: cancel_point())
         return io.NodeOutput(images, summary, ui=ui.PreviewText(summary))
 
 

@@ -158,7 +158,7 @@ def test_the_report_gives_millimetres():
     share = float(a_field().head_mask().float().mean((1, 2)).max())
     seen: list[tuple[int, int]] = []
     text = flow_report(a_field(), lambda done, total: seen.append((done, total)))
-    assert f"to {share:.0%} of the picture" in text and seen == [(1, 3), (2, 3), (3, 3)]
+    assert f"to {share:.0%} of the picture" in text and list(dict.fromkeys(seen)) == [(1, 3), (2, 3), (3, 3)]
     assert "in frame 2; along" in text  # the last frame moves most
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
@@ -139,9 +140,13 @@ class FlowField:
         z = self._target(frames)[..., 2]
         return torch.stack([z.amin(1), z.amax(1)], 1)
 
-    def depth_warning(self) -> str | None:
-        """A sentence where the target head leaves the depths between `near` and `far`, else None."""
-        ranges = torch.cat([self.depth_range([i]) for i in range(len(self))]) if len(self) else torch.zeros(0, 2)
+    def depth_warning(self, busy: Callable[[], None] = lambda: None) -> str | None:
+        """A sentence where the target head leaves the depths between `near` and `far`, else None. It poses every frame, and
+        calls `busy` before each, which may raise to cancel."""
+        ranges = torch.zeros(len(self), 2)
+        for i in range(len(self)):
+            busy()
+            ranges[i] = self.depth_range([i])[0].cpu()
         near, far = self.sampling.near, self.sampling.far
         out = torch.where(~((ranges[:, 0] >= near) & (ranges[:, 1] <= far)))[0]
         if len(out) == 0:

@@ -17,7 +17,8 @@ def flow_report(flow: FlowField, progress: Callable[[int, int], None] | None = N
     """A fact on a line: how large the head is, how far its surface moves and how that is spread, what the portrait shows.
 
     Args:
-        progress: is told (done, total) after each frame that is looked at; it may raise to stop.
+        progress: is told (done, total) after each frame that is looked at, and of the last again while all are looked through
+            for their depth; it may raise to stop.
     """
     camera, sampling = flow.camera, flow.sampling
     title = f"{len(flow)} frames, {camera.width} x {camera.height} pixels, {sampling.samples} samples a ray"
@@ -48,7 +49,7 @@ def flow_report(flow: FlowField, progress: Callable[[int, int], None] | None = N
         least = min((s, t) for s, t, share in zip(shown, frames, shares, strict=True) if share > 0)
         mean = sum(shown) / max(1, len(frames) - len(lost))
         lines.append(f"The portrait shows {mean:.0%} of it on average, least in frame {least[1]}: {least[0]:.0%}.")
-    warning = flow.depth_warning()
+    warning = flow.depth_warning((lambda: progress(len(frames), len(frames))) if progress else lambda: None)
     return "\n".join([*lines, warning] if warning else lines)
 
 
