@@ -23,6 +23,7 @@ import warp as wp
 
 from ..camera import Camera
 from ..kernels import kernel, launch
+from .carry import triangle_type
 from .rays import Rays, depth_at, slopes
 from .sampling import Sampling
 from .search import SKIN_PART, Heads, closest, to_box, to_triangle
@@ -35,7 +36,7 @@ ON_GROUP = 2
 """Samples that share a list on the head, where neighbouring samples lie a millimetre apart."""
 BAND = 4 << _COARSEST
 """Rows of pixels that are whole rows of cells of any size."""
-LIST_LENGTH, _LONG = 32, 64  # numbers in a list, and in one of those that are sifted
+LIST_LENGTH, _LONG = 48, 64  # numbers in a list, and in one of those that are sifted
 
 # A list: how many candidates, or one of the codes below; the triangle of q; its corner where q is one (1, 2, 3), else 0;
 # the candidates. Where there are too many for it, each point searches the tree.
@@ -44,7 +45,7 @@ TOO_MANY = wp.constant(-1)
 NOTHING = wp.constant(-2)  # the part has no usable triangle
 
 _vec8 = wp.types.vector(8, wp.float32)
-_RESOLUTION = wp.constant(wp.float32(1e-7))  # metres: distances this near to each other are equal to float32 at a metre
+_RESOLUTION = wp.constant(wp.float32(2e-8))  # metres: distances from a point this near to each other are equal to float32
 
 
 class CellSizes(NamedTuple):
@@ -122,10 +123,11 @@ def _reach(cell: Cell):
 
 
 @wp.func
-def _limits(cell: Cell):
+def _limits(cell: Cell, triangle: triangle_type, v: float, w: float):
     limits = _vec8()
     for k in range(cell.corners):
-        away = wp.max(wp.length(_corner(cell, k) - cell.q) - _RESOLUTION, 0.0)
+        r = _corner(cell, k) - triangle[0] - v * triangle[1] - w * triangle[2]  # to q, without the rounding of q
+        away = wp.max(wp.length(r) - _RESOLUTION, 0.0)
         limits[k] = away * away
     return limits
 
@@ -345,7 +347,7 @@ def _list_candidates(
         d, v, w = to_triangle(triangle, cell.centre)
         cell.q = triangle[0] + v * triangle[1] + w * triangle[2]
         cell.reach = _reach(cell)
-        cell.limits = _limits(cell)
+        cell.limits = _limits(cell, triangle, v, w)
         row[2] = corner_at(v, w)
         listed = int(known)  # needs no place among the candidates
         if row[2] > 0:

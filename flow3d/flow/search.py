@@ -9,6 +9,11 @@ from .carry import move_type, triangle_type, turn_type
 
 SKIN_PART = wp.constant(SKIN)
 
+_ON_EDGE, _INSIDE = wp.constant(wp.float32(1.0 - 4e-7)), wp.constant(wp.float32(1.0 - 8e-7))
+"""Factors of squared distances that are equal to float32: of two triangles side by side the one that is met inside is the
+closer one, by less than rounding may hide where the point is far away."""
+_ROUNDING = wp.constant(wp.float32(1.0 + 1e-6))
+
 # A number that a kernel will change must be made as wp.int32(0) or wp.float32(0.0): a plain 0 is a constant to warp.
 
 
@@ -32,7 +37,7 @@ class Heads:
 
 @wp.func
 def to_triangle(triangle: triangle_type, p: wp.vec3):
-    """Squared distance from p, and the closest point's second and third barycentrics; NaN where it is not usable.
+    """Squared distance from p (see _INSIDE), and the closest point's second and third barycentrics; NaN where it is not usable.
 
     By the Voronoi regions of a triangle: Ericson, Real-Time Collision Detection, 5.1.5.
     """
@@ -50,6 +55,7 @@ def to_triangle(triangle: triangle_type, p: wp.vec3):
     d6 = d2 - a22
     v = wp.float32(0.0)
     w = wp.float32(0.0)
+    nearer = wp.float32(1.0)
     if d1 <= 0.0 and d2 <= 0.0:
         v = 0.0
     elif d3 >= 0.0 and d4 <= d3:
@@ -62,17 +68,21 @@ def to_triangle(triangle: triangle_type, p: wp.vec3):
         vc = d1 * d4 - d3 * d2
         if vc <= 0.0 and d1 >= 0.0 and d3 <= 0.0:
             v = d1 / (d1 - d3)
+            nearer = _ON_EDGE
         elif vb <= 0.0 and d2 >= 0.0 and d6 <= 0.0:
             w = d2 / (d2 - d6)
+            nearer = _ON_EDGE
         elif va <= 0.0 and d4 - d3 >= 0.0 and d5 - d6 >= 0.0:
             w = (d4 - d3) / ((d4 - d3) + (d5 - d6))
             v = 1.0 - w
+            nearer = _ON_EDGE
         else:
             r = 1.0 / (va + vb + vc)
             v = vb * r
             w = vc * r
+            nearer = _INSIDE
     q = ap - v * e1 - w * e2
-    return wp.dot(q, q), v, w
+    return nearer * wp.dot(q, q), v, w
 
 
 @wp.func
@@ -86,6 +96,7 @@ def to_box(low: wp.vec3, high: wp.vec3, p: wp.vec3):
 def closest(heads: Heads, m: int, part: int, p: wp.vec3, guess: int):
     """The position of the closest usable triangle of a part, -1 where there is none. `guess` (-1: none) speeds it up."""
     best = float(wp.inf)
+    reach = float(wp.inf)  # of boxes that may hold a closer one
     found = wp.int32(-1)
     leaves = heads.leaves[part]
     if leaves == 0:
@@ -94,6 +105,7 @@ def closest(heads: Heads, m: int, part: int, p: wp.vec3, guess: int):
         d, v, w = to_triangle(heads.triangles[m, guess], p)
         if d < best and heads.parts[guess] == part:
             best = d
+            reach = best * _ROUNDING
             found = guess
     box = heads.first_box[part]
     leaf = heads.first_leaf[part] - leaves
@@ -106,6 +118,7 @@ def closest(heads: Heads, m: int, part: int, p: wp.vec3, guess: int):
                 d, v, w = to_triangle(heads.triangles[m, t], p)
                 if d < best:
                     best = d
+                    reach = best * _ROUNDING
                     found = t
         else:
             near = 2 * node
@@ -116,10 +129,10 @@ def closest(heads: Heads, m: int, part: int, p: wp.vec3, guess: int):
                 s = d_near
                 d_near = d_far
                 d_far = s
-            if d_near < best:
+            if d_near < reach:
                 node = near
                 done = 2 * done
-                if d_far >= best:
+                if d_far >= reach:
                     done += 1
                 down = 1
         while down == 0 and node > 0:
@@ -129,7 +142,7 @@ def closest(heads: Heads, m: int, part: int, p: wp.vec3, guess: int):
             if node > 0:
                 node = node ^ 1
                 done += 1
-                if to_box(heads.low[m, box + node], heads.high[m, box + node], p) < best:
+                if to_box(heads.low[m, box + node], heads.high[m, box + node], p) < reach:
                     down = 1
     return found
 
