@@ -232,6 +232,28 @@ def test_the_field_is_continuous_past_edges_and_corners():
     assert (again - slow).norm(dim=-1).max() < 1e-7
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_picture_shows_what_single_points_are_told(dtype: torch.dtype):
+    """Beside a convex head nothing is a tie: where a cell's list leaves out a triangle by mistake it would show."""
+    vertices, faces = sphere(12, 18)
+    g = torch.Generator().manual_seed(4)
+    target = vertices * torch.tensor([0.075, 0.11, 0.09]) + torch.tensor([0.0, 0.0, 0.95])
+    source = target + torch.randn(target.shape, generator=g).double() * 0.003
+    topology = build_topology(target, faces, torch.zeros(len(faces), dtype=torch.int64))
+    camera = Camera.from_field_of_view(200, 190)
+    seen = rasterize(target[None].float(), faces, camera)
+    beside = seen.triangle[0] < 0
+    field = SurfaceField(topology, target[None].to(dtype), source[None].to(dtype))
+    image = field.along_rays([camera], seen, Sampling())[0].reshape(20, 3, 190, 200).permute(2, 3, 0, 1)[beside].reshape(-1, 3)
+    points = reference.sample_points(camera, seen, Sampling())[0][beside].reshape(-1, 3)
+    alone, _ = field.at(points[None].float())
+    off = (image - alone[0]).norm(dim=1)
+    assert len(off) > 500_000 and off.max() < 5e-5 and (off > 1e-6).float().mean() < 1e-4
+    some = torch.randperm(len(points), generator=g)[:4000]
+    slow = reference.surface_field(points[some], target.to(dtype), source.to(dtype), faces).points - points[some]
+    assert (image[some] - slow).norm(dim=1).max() < (2e-6 if dtype == torch.float32 else SAME)
+
+
 def turns_of_three(target: Tensor, source: Tensor, faces: Tensor) -> list[Tensor]:
     """(V, 4) w x y z, w or another one above 0, by the kernel, the reference and the twin."""
     topology = build_topology(sphere(7, 11)[0], faces, torch.zeros(len(faces), dtype=torch.int64))

@@ -41,6 +41,7 @@ def carriers(topology: Topology, target: Tensor, source: Tensor) -> Carriers:
     made = Carriers(*(torch.empty(*count, *size, device=device) for size in ((4, 3), (3, 3), (3, 4))))
     inputs = [
         as_array(topology.faces.int(), wp.vec3i),
+        as_array(target.float().double(), wp.vec3d),
         as_array(target.double(), wp.vec3d),
         as_array(source.double(), wp.vec3d),
         as_array(vertex_turns(topology, target, source), wp.vec4d),
@@ -61,6 +62,7 @@ def _aligned(hub: wp.vec4d, q: wp.vec4d):
 @kernel
 def _carriers(
     faces: wp.array(dtype=wp.vec3i),
+    rounded: wp.array2d(dtype=wp.vec3d),
     target: wp.array2d(dtype=wp.vec3d),
     source: wp.array2d(dtype=wp.vec3d),
     vertex_turns: wp.array2d(dtype=wp.vec4d),
@@ -68,13 +70,13 @@ def _carriers(
     moves: wp.array2d(dtype=move_type),
     turns: wp.array2d(dtype=turn_type),
 ):
-    """One thread: a triangle."""
+    """One thread: a triangle. `rounded` is the target in float32: corners that triangles share are one point there too."""
     m, t = wp.tid()
     face = faces[t]
-    a = target[m, face[0]]
-    e1 = target[m, face[1]] - a
-    e2 = target[m, face[2]] - a
-    move = source[m, face[0]] - a
+    a = rounded[m, face[0]]
+    e1 = rounded[m, face[1]] - a
+    e2 = rounded[m, face[2]] - a
+    move = source[m, face[0]] - target[m, face[0]]
     move1 = source[m, face[1]] - target[m, face[1]] - move
     move2 = source[m, face[2]] - target[m, face[2]] - move
 
