@@ -1,6 +1,6 @@
 """Where a portrait crop lies: from a face's landmarks or a track, steady over a clip.
 
-The crop is made so that a camera of 25 degrees, the default, sees the head's root joint 0.95 m away, as version 1 of the
+The crop is made so that a camera of 25 degrees, the default, sees the head's root joint 0.95 m away, as version 2 of the
 3D flow's encoding has it; a head then fills about 60% of the crop's height. So a head fitted *on the crop* with the
 default field of view stands where the encoding wants it.
 """

@@ -80,7 +80,7 @@ def init_controlnet(source: Path, target: Path, format: FlowFormat | None = None
 
     Args:
         source: weights in ldm's or diffusers' naming; the result has their type.
-        format: the encoding it is to be trained on; None: version 1.
+        format: the encoding it is to be trained on; None: version 2.
         seed: of the new convolutions' random weights.
 
     Raises InputError where the source is of another kind, or `target` cannot be written.

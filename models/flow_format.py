@@ -22,7 +22,7 @@ _WORDS = {"flow_scale": "flow scale", "field_of_view": "field of view", "version
 
 @dataclass(frozen=True)
 class FlowFormat:
-    """Version 1 of the encoding by default. Lengths in metres of camera z. Raises InputError where a number makes no sense."""
+    """Version 2 of the encoding by default. Lengths in metres of camera z. Raises InputError where a number makes no sense."""
 
     samples: int = _DEFAULT.samples
     delta: float = _DEFAULT.delta

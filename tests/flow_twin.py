@@ -1,13 +1,16 @@
 """The 3D flow once more, in NumPy and by brute force: docs/flow.md followed feature by feature, in float64."""
 
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 Array = NDArray[np.float64]
 _CHUNK = 2_000_000  # pairs of a point and a feature at a time
 LEAST_HEIGHT = 1e-6
+WHOLE = 1e-3
 
 
 class Found(NamedTuple):
@@ -27,20 +30,52 @@ class Mesh:
         self.vertices = np.unique(self.faces)
         self.normals = normals(target, self.faces)
         self.frames = frames(target, self.faces, self.normals)  # (F, 3, 3): columns e1, e2, n
-        own = normals(source, self.faces)
-        sound = height(source, self.faces) > LEAST_HEIGHT
-        self.source_frames = frames(source, self.faces, np.where(sound[:, None], own, self.normals))
+        self.turns = turns(target, source, faces[finite])  # (V, 4)
 
     def local(self, points: Array) -> Array:
         """Points (P, 3) in the frame of each triangle: v, w and the height over its plane, (P, F, 3)."""
         away = points[:, None] - self.target[self.faces[:, 0]]
         return np.einsum("fij,pfj->pfi", np.linalg.inv(self.frames), away)
 
-    def carried(self, points: Array, row: NDArray[np.int64]) -> Array:
-        """Points (P, 3), each by the affine map of a triangle: `row` (P,) among those that are searched."""
-        away = points - self.target[self.faces[row, 0]]
-        local = np.linalg.solve(self.frames[row], away[..., None])
-        return self.source[self.faces[row, 0]] + (self.source_frames[row] @ local)[..., 0]
+    def carried(self, point: Array, corners: NDArray[np.int64], weights: Array) -> Array:
+        """A point (3,) whose closest point is the weighted mean of some vertices."""
+        turn = Rotation.from_quat(mean(self.turns[corners], weights))
+        return weights @ self.source[corners] + turn.apply(point - weights @ self.target[corners])
+
+
+def turns(target: Array, source: Array, faces: NDArray[np.int64]) -> Array:
+    """(V, 4) unit quaternions x y z w: Kabsch's rotation at each vertex, by singular values."""
+    count = len(target)
+    edges, size = np.zeros((count, 3, 3)), np.zeros((2, count))
+    area = np.zeros((2, count, 3))
+    for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        here = faces[:, i]
+        (t1, s1), (t2, s2) = ([x[faces[:, n]] - x[here] for x in (target, source)] for n in (j, k))
+        np.add.at(edges, here, s1[:, :, None] * t1[:, None] + s2[:, :, None] * t2[:, None])
+        for row, (first, second) in enumerate(((t1, t2), (s1, s2))):
+            np.add.at(area[row], here, np.cross(first, second))
+            np.add.at(size[row], here, (first**2).sum(1) + (second**2).sum(1))
+    both = np.sqrt(size.prod(0))[:, None, None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        own = edges / both + area[1][:, :, None] * area[0][:, None] / both**2
+    u, _, v = np.linalg.svd(np.where(both > 0, own, 0) + WHOLE * covariance(target, source))
+    u[:, :, 2] *= np.sign(np.linalg.det(u @ v))[:, None]
+    return Rotation.from_matrix(u @ v).as_quat()
+
+
+def covariance(target: Array, source: Array) -> Array:
+    finite = np.isfinite(target).all(1) & np.isfinite(source).all(1)
+    if not finite.any():
+        return np.zeros((3, 3))
+    t, s = target[finite] - target[finite].mean(0), source[finite] - source[finite].mean(0)
+    return s.T @ t / max(np.linalg.norm(t) * np.linalg.norm(s), 1e-300)
+
+
+def mean(quaternions: Array, weights: Array) -> Array:
+    """Of two or three quaternions (n, 4), with the signs that keep the least of their dot products largest."""
+    choices = [np.array([1.0, *signs])[:, None] * quaternions for signs in product((1.0, -1.0), repeat=len(weights) - 1)]
+    least = [(q @ q.T).min() for q in choices]
+    return weights @ choices[int(np.argmax(least))]
 
 
 def height(vertices: Array, faces: NDArray[np.int64]) -> Array:
@@ -81,49 +116,39 @@ def _surface_field(mesh: Mesh, points: Array) -> Found:
     to_edge = np.where((along > 0) & (along < 1), np.linalg.norm(points[:, None] - on_edge, axis=-1), np.inf)
     to_vertex = np.linalg.norm(points[:, None] - mesh.target[mesh.vertices], axis=-1)
     nearest = np.stack([to_face.min(1), to_edge.min(1), to_vertex.min(1)], 1)
-    row = to_face.argmin(1)
-    for i in np.flatnonzero(nearest.argmin(1) > 0):
-        if nearest[i, 1] <= nearest[i, 2]:
+    carried = np.empty_like(points)
+    for i, kind in enumerate(nearest.argmin(1)):
+        if kind == 0:
+            f = to_face[i].argmin()
+            corners, weights = mesh.faces[f], np.array([1 - local[i, f, :2].sum(), *local[i, f, :2]])
+        elif kind == 1:
             e = to_edge[i].argmin()
-            shared, closest = mesh.edges[e], on_edge[i, e]
+            corners, weights = mesh.edges[e], np.array([1 - along[i, e], along[i, e]])
         else:
-            shared = mesh.vertices[[to_vertex[i].argmin()]]
-            closest = mesh.target[shared[0]]
-        around = np.flatnonzero(np.isin(mesh.faces, shared).sum(1) == len(shared))
-        row[i] = around[np.abs(mesh.normals[around] @ (points[i] - closest)).argmax()]
-    return Found(mesh.carried(points, row), nearest.min(1))
+            corners, weights = mesh.vertices[[to_vertex[i].argmin()]], np.ones(1)
+        carried[i] = mesh.carried(points[i], corners, weights)
+    return Found(carried, nearest.min(1))
 
 
 def distances(mesh: Mesh, point: Array) -> tuple[Array, Array]:
-    """From one point to each searched triangle, and the closest point on it: (F,), (F, 3)."""
+    """From one point to each searched triangle, and the closest point's barycentrics: (F,), (F, 3)."""
     local = mesh.local(point[None])[0]
-    a, b, c = (mesh.target[mesh.faces[:, i]] for i in range(3))
-    inside = (local[:, :2] >= 0).all(1) & (local[:, :2].sum(1) <= 1)
-    choices = [np.where(inside[:, None], point - local[:, 2:] * mesh.normals, np.inf)]
-    for s, e in ((a, b), (b, c), (c, a)):
-        along = (((point - s) * (e - s)).sum(1) / ((e - s) ** 2).sum(1)).clip(0, 1)
-        choices.append(s + along[:, None] * (e - s))
-    away = np.linalg.norm(np.stack(choices) - point, axis=-1)
-    best = away.argmin(0)
-    return away.min(0), np.stack(choices)[best, np.arange(len(best))]
+    v, w = local[:, 0], local[:, 1]
+    inside = (v >= 0) & (w >= 0) & (v + w <= 1)
+    choices = [np.where(inside[:, None], np.stack([1 - v - w, v, w], 1), np.nan)]
+    corners = mesh.target[mesh.faces]  # (F, 3, 3)
+    for i, j in ((0, 1), (1, 2), (2, 0)):
+        start, edge = corners[:, i], corners[:, j] - corners[:, i]
+        along = (((point - start) * edge).sum(1) / (edge**2).sum(1)).clip(0, 1)
+        choices.append(np.zeros((len(corners), 3)))
+        choices[-1][:, i], choices[-1][:, j] = 1 - along, along
+    away = np.linalg.norm(np.einsum("kfc,fcx->kfx", choices, corners) - point, axis=-1)
+    best = np.nanargmin(away, axis=0)
+    return np.nanmin(away, axis=0), np.stack(choices)[best, np.arange(len(best))]
 
 
 def is_tie(mesh: Mesh, point: Array, got: Array, near: float = 1e-6) -> bool:
-    """Whether `got` is where a triangle takes the point that is as good as the closest one, to within `near` metres.
-
-    As good is a triangle that is as close, and of those that share the edge or corner that is closest, as steep to the
-    residual. Where the closest point is next to a corner of that edge, the corner's triangles may have been asked.
-    """
-    away, closest = distances(mesh, point)
-    for row in np.flatnonzero(away < away.min() + near):
-        if np.linalg.norm(mesh.carried(point[None], np.array([row]))[0] - got) > 1e-5:
-            continue
-        weights = mesh.local(closest[row][None])[0, row, :2]
-        weights = np.array([1 - weights.sum(), *weights])
-        for least in (1e-12, 1e-4):
-            shared = mesh.faces[row][weights > least]
-            around = np.flatnonzero(np.isin(mesh.faces, shared).sum(1) == len(shared))
-            steep = np.abs(mesh.normals[around] @ (point - closest[row]))
-            if np.abs(mesh.normals[row] @ (point - closest[row])) > steep.max() - near:
-                return True
-    return False
+    """Whether `got` is where a triangle takes the point that is as close as the closest one, to within `near` metres."""
+    away, weights = distances(mesh, point)
+    rows = np.flatnonzero(away < away.min() + near)
+    return any(np.linalg.norm(mesh.carried(point, mesh.faces[r], weights[r]) - got) < 1e-5 for r in rows)

@@ -621,9 +621,9 @@ def test_what_does_not_fit_is_told() -> None:
     net = network(random_controlnet_state(5, 3 * SAMPLES))
     with pytest.raises(InputError, match="reads 12 channels, but the field has 15.*Set 'samples' .* to 4"):
         net.steered(FlowHints(shifted(2, sampling=Sampling(5))), 1.0, (0, 1), None)
-    newer = network(random_controlnet_state(5, 3 * SAMPLES), FlowFormat(samples=SAMPLES, version=2))
-    with pytest.raises(InputError, match="with encoding version 2, but the field has 1"):
-        newer.steered(FlowHints(shifted(2)), 1.0, (0, 1), None)
+    older = network(random_controlnet_state(5, 3 * SAMPLES), FlowFormat(samples=SAMPLES, version=1))
+    with pytest.raises(InputError, match="with encoding version 1, but the field has 2"):
+        older.steered(FlowHints(shifted(2)), 1.0, (0, 1), None)
     with pytest.raises(InputError, match="the field has no frames"):
         net.steered(FlowHints(shifted(2)[[]]), 1.0, (0, 1), None)
     with pytest.raises(InputError, match="small.safetensors reads 3D flow .12 channels., not pictures"):

@@ -112,7 +112,7 @@ def test_the_metadata_tells_all_of_the_encoding(tmp_path: Path) -> None:
         told = json.loads(file.metadata()["flow3d"])
     assert told == {
         "kind": "flow ControlNet", "samples": 20, "delta": 0.01, "near": 0.65, "far": 1.25, "flow_scale": 10.0,
-        "field_of_view": 25.0, "version": 1,
+        "field_of_view": 25.0, "version": 2,
     }  # fmt: skip
 
 

@@ -9,11 +9,11 @@ import warp as wp
 from test_flow_definition import SAME, TOY, pairs
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from comfyui_flow3d.flow3d.flow import candidates, surface_field
-from comfyui_flow3d.flow3d.flow.affine import affine_maps
+from comfyui_flow3d.flow3d.flow import candidates, carry, surface_field, turns
 from comfyui_flow3d.flow3d.flow.encode import encode_pairs
 from comfyui_flow3d.flow3d.flow.sampling import Sampling
 from comfyui_flow3d.flow3d.flow.topology import topology_of
+from comfyui_flow3d.flow3d.flow.turns import whole
 from comfyui_flow3d.flow3d.render import rasterize
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -22,7 +22,9 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is 
 @pytest.mark.skipif(sys.platform == "darwin" or not hasattr(wp, "compile_aot_module"), reason="this warp has no CUDA compiler")
 @pytest.mark.parametrize("arch", [75, 86, 90])
 @pytest.mark.parametrize(
-    "kernel", [rasterize._draw, candidates._list_candidates, surface_field._write_flow], ids=lambda k: k.key
+    "kernel",
+    [rasterize._draw, turns._fit_turns, carry._carriers, candidates._list_candidates, surface_field._write_flow],
+    ids=lambda k: k.key,
 )
 def test_the_kernels_compile_for_cuda_without_a_gpu(kernel: wp.Kernel, arch: int, tmp_path: Path):
     """Turing, Ampere and Hopper, by the compiler that comes with warp."""
@@ -37,11 +39,11 @@ def test_nothing_in_the_preparation_depends_on_values():
     topology = topology_of(TOY)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         target, source = mode.from_tensor(p.target), mode.from_tensor(p.source)
-        maps = affine_maps(target, source, topology.faces)
-        low, high = topology.boxes(target, maps.usable)
-        assert maps.gain.shape == (2, len(TOY.faces), 3, 3) and low.shape == high.shape
+        fit = whole(target.double(), source.double())
+        low, high = topology.boxes(target, target[:, topology.faces].isfinite().all(-1).all(-1))
+        assert fit.shape == (2, 3, 3) and low.shape == high.shape
         with pytest.raises(torch._subclasses.fake_tensor.DataDependentOutputException):
-            maps.usable.sum().item()
+            fit.sum().item()
 
 
 def test_the_launches_of_cuda_give_the_same_on_the_cpu(monkeypatch: pytest.MonkeyPatch):

@@ -154,7 +154,7 @@ def test_the_report_gives_millimetres():
     text = flow_report(shifted(0.012, 0.0, -0.005))
     assert "moves by 13.0 mm (median), 95% of it by less than 13.0 mm" in text
     assert "camera's axis 95% by less than 5.0 mm" in text and "Millimetres: 10 to 20 100%." in text
-    assert "1 frames, 80 x 96 pixels, 5 samples a ray, delta 0.01 m, near 0.65 m, far 1.25 m (version 1)" in text
+    assert "1 frames, 80 x 96 pixels, 5 samples a ray, delta 0.01 m, near 0.65 m, far 1.25 m (version 2)" in text
     share = float(a_field().head_mask().float().mean((1, 2)).max())
     seen: list[tuple[int, int]] = []
     text = flow_report(a_field(), lambda done, total: seen.append((done, total)))

@@ -10,7 +10,7 @@ from torch import Tensor
 from toy_heads import sphere, still, torus, toy_head
 
 from comfyui_flow3d.flow3d.camera import Camera
-from comfyui_flow3d.flow3d.flow.affine import affine_maps
+from comfyui_flow3d.flow3d.flow.carry import carriers
 from comfyui_flow3d.flow3d.flow.reference import surface_field
 from comfyui_flow3d.flow3d.flow.sampling import Sampling
 from comfyui_flow3d.flow3d.flow.surface_field import SurfaceField
@@ -175,8 +175,8 @@ def test_the_fast_path_equals_the_reference(head: HeadModel, change: str):
             carried = p + flow[mine]
             off = (carried - match.points).norm(dim=1) > 1e-5
             different, total = different + int(off.sum()), total + len(off)
-            mesh = twin_mesh(target[0], source[0], head.faces, head.face_parts == part)
-            assert_ties(p[off], carried[off], mesh)
+            if off.any():
+                assert_ties(p[off], carried[off], twin_mesh(target[0], source[0], head.faces, head.face_parts == part))
     assert total == 3000 and different <= 3
 
 
@@ -225,7 +225,7 @@ def degenerate_pair() -> tuple[Tensor, Tensor, Tensor]:
 def test_degenerate_triangles_are_survived_alike():
     target, source, faces = degenerate_pair()
     topology = build_topology(sphere(7, 11)[0], faces, torch.zeros(len(faces), dtype=torch.int64))
-    usable = affine_maps(target[None], source[None], topology.faces).usable[0]
+    usable = carriers(topology, target[None], source[None]).usable[0]
     assert 3 < (~usable).sum() < 20
     points = torch.randn(3000, 3, generator=torch.Generator().manual_seed(10)).double() * 0.12
     flow, triangle = SurfaceField(topology, target[None], source[None]).at(points[None])
@@ -235,7 +235,7 @@ def test_degenerate_triangles_are_survived_alike():
     off = (carried - match.points).norm(dim=1) > 1e-5
     assert off.float().mean() < 0.02  # corners that lie on each other belong to triangles that are not neighbours
     assert_ties(points[off], carried[off], twin_mesh(target, source, faces))
-    assert (triangle[0] == 80).any()  # the collapsed source triangle is used, with its target's normal
+    assert (triangle[0] == 80).any()  # a collapsed source triangle is as good as any
 
 
 def test_no_usable_triangle_gives_no_flow():

@@ -10,8 +10,8 @@ complete list of candidates, found in one walk down the tree for all pixels of t
 cell's centre for q, the list is short. Off the head large cells come first, and their lists are sifted for the smaller
 ones within.
 
-Where the list is empty and q is a vertex, q is the closest point for all of the cell, and often one of the triangles
-around it has the largest |n . r| everywhere: then nothing is left to search.
+Where the list is empty and q is a vertex, q is the closest point for all of the cell, which moves as one rigid body:
+nothing is left to search.
 """
 
 import math
@@ -23,9 +23,10 @@ import warp as wp
 
 from ..camera import Camera
 from ..kernels import kernel, launch
+from .carry import triangle_type
 from .rays import Rays, depth_at, slopes
 from .sampling import Sampling
-from .search import SKIN_PART, Heads, closest, facing, to_box, to_triangle
+from .search import SKIN_PART, Heads, closest, to_box, to_triangle
 
 _CELL = 6.6e-3
 """Metres along a cell's side off the head, halfway between near and far: measured to be fast on a head's mesh."""
@@ -35,17 +36,16 @@ ON_GROUP = 2
 """Samples that share a list on the head, where neighbouring samples lie a millimetre apart."""
 BAND = 4 << _COARSEST
 """Rows of pixels that are whole rows of cells of any size."""
-LIST_LENGTH, _LONG = 32, 64  # numbers in a list, and in one of those that are sifted
+LIST_LENGTH, _LONG = 48, 64  # numbers in a list, and in one of those that are sifted
 
 # A list: how many candidates, or one of the codes below; the triangle of q; its corner where q is one (1, 2, 3), else 0;
 # the candidates. Where there are too many for it, each point searches the tree.
 HEADER = wp.constant(3)
 TOO_MANY = wp.constant(-1)
-SURE = wp.constant(-2)  # the triangle whose map carries all of the cell stands in the place of q's
-NOTHING = wp.constant(-3)  # the part has no usable triangle
+NOTHING = wp.constant(-2)  # the part has no usable triangle
 
 _vec8 = wp.types.vector(8, wp.float32)
-_RESOLUTION = wp.constant(wp.float32(1e-7))  # metres: distances this near to each other are equal to float32 at a metre
+_RESOLUTION = wp.constant(wp.float32(2e-8))  # metres: distances from a point this near to each other are equal to float32
 
 
 class CellSizes(NamedTuple):
@@ -123,10 +123,11 @@ def _reach(cell: Cell):
 
 
 @wp.func
-def _limits(cell: Cell):
+def _limits(cell: Cell, triangle: triangle_type, v: float, w: float):
     limits = _vec8()
     for k in range(cell.corners):
-        away = wp.max(wp.length(_corner(cell, k) - cell.q) - _RESOLUTION, 0.0)
+        r = _corner(cell, k) - triangle[0] - v * triangle[1] - w * triangle[2]  # to q, without the rounding of q
+        away = wp.max(wp.length(r) - _RESOLUTION, 0.0)
         limits[k] = away * away
     return limits
 
@@ -146,12 +147,12 @@ def _box_may_win(cell: Cell, low: wp.vec3, high: wp.vec3):
 @wp.func
 def _triangle_may_win(cell: Cell, heads: Heads, m: int, t: int):
     triangle = heads.triangles[m, t]
-    d, v, w, where = to_triangle(triangle, cell.centre)
-    if d >= cell.reach or wp.length_sq(heads.normals[m, t]) == 0.0:
+    d, v, w = to_triangle(triangle, cell.centre)
+    if d >= cell.reach:
         return False
     for k in range(cell.corners):
         p = _corner(cell, k)
-        d, v, w, where = to_triangle(triangle, p)
+        d, v, w = to_triangle(triangle, p)
         if d < cell.limits[k]:
             return True
     return False
@@ -207,37 +208,29 @@ def _sift(heads: Heads, m: int, cell: Cell, listed: int, wider: wp.array(dtype=w
 
 
 @wp.func
+def corner_at(v: float, w: float):
+    """1, 2, 3 where barycentrics are those of a triangle's corner a, b, c, else 0. The closest point's are exact there."""
+    if v == 0.0 and w == 0.0:
+        return 1
+    if v == 1.0:
+        return 2
+    if w == 1.0:
+        return 3
+    return 0
+
+
+@wp.func
 def _nearest(heads: Heads, m: int, p: wp.vec3, wider: wp.array(dtype=wp.int32)):
     """The triangle closest to p of a list's."""
     found = wider[1]
-    best, v, w, where = to_triangle(heads.triangles[m, found], p)
+    best, v, w = to_triangle(heads.triangles[m, found], p)
     for i in range(wider[0]):
         t = wider[HEADER + i]
-        d, v, w, where = to_triangle(heads.triangles[m, t], p)
+        d, v, w = to_triangle(heads.triangles[m, t], p)
         if d < best:
             best = d
             found = t
     return found
-
-
-@wp.func
-def _only(heads: Heads, m: int, cell: Cell, t: int, corner: int):
-    """The triangle whose map carries the whole cell, where a triangle's corner is closest to all of it; -1: several do.
-
-    The directions r in which one normal has the largest n . r, among the normals and their opposites, form a convex cone.
-    """
-    vertex = heads.faces[t][corner]
-    chosen = wp.int32(-1)
-    side = wp.float32(0.0)
-    for k in range(cell.corners):
-        r = _corner(cell, k) - cell.q
-        here = facing(heads, m, t, vertex, vertex, r)
-        height = wp.dot(heads.normals[m, here], r)
-        if k > 0 and (here != chosen or height * side <= 0.0):
-            return -1
-        chosen = here
-        side = height
-    return chosen
 
 
 @wp.struct
@@ -335,9 +328,9 @@ def _list_candidates(
         above = row
         if wider.shape[3] > 0:
             above = wider[m, cell_y / 2 * ((columns + 1) / 2) + cell_x / 2, i]
-            if above[0] == SURE:
-                row[0] = SURE
-                row[1] = above[1]
+            if above[0] == 0 and above[2] > 0:
+                for k in range(HEADER):
+                    row[k] = above[k]
                 continue
             if above[0] >= 0:
                 sift = 1
@@ -351,20 +344,15 @@ def _list_candidates(
             row[0] = NOTHING
             continue
         triangle = heads.triangles[m, known]
-        d, v, w, where = to_triangle(triangle, cell.centre)
+        d, v, w = to_triangle(triangle, cell.centre)
         cell.q = triangle[0] + v * triangle[1] + w * triangle[2]
         cell.reach = _reach(cell)
-        cell.limits = _limits(cell)
+        cell.limits = _limits(cell, triangle, v, w)
+        row[2] = corner_at(v, w)
         listed = int(known)  # needs no place among the candidates
-        if where >= 1 and where <= 3:
-            row[2] = where
+        if row[2] > 0:
             listed = -1  # but where q is a corner, it may be closer elsewhere in the cell
         if sift == 1:
             row[0] = _sift(heads, m, cell, listed, above, row)
         else:
             row[0] = _walk(heads, m, extent.part, cell, listed, row)
-        if row[0] == 0 and row[2] > 0:
-            sure = _only(heads, m, cell, known, row[2] - 1)
-            if sure >= 0:
-                row[0] = SURE
-                row[1] = sure

@@ -10,10 +10,10 @@ from .sampling import Sampling
 from .surface_field import SurfaceField
 from .topology import Topology
 
-VERSION = 1
+VERSION = 2
 """Of the encoding: of docs/flow.md, with the numbers of `Sampling` and FLOW_SCALE. Trained networks depend on it."""
 FLOW_SCALE = 10.0
-"""What metres are multiplied by in version 1 of the encoding."""
+"""What metres are multiplied by in version 2 of the encoding."""
 
 
 def encode_pairs(

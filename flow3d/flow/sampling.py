@@ -11,7 +11,7 @@ from ..errors import InputError
 
 @dataclass(frozen=True)
 class Sampling:
-    """Version 1 of the encoding's numbers; lengths in metres of camera z. Raises InputError where they make no sense."""
+    """Version 2 of the encoding's numbers; lengths in metres of camera z. Raises InputError where they make no sense."""
 
     samples: int = 20
     delta: float = 0.01  # on the head: this far before and behind the surface

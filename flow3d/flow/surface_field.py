@@ -2,7 +2,7 @@
 # Kernels are written in warp's language, whose types mypy cannot read.
 """The surface field, fast: where a point near or around the target head belongs on the source head.
 
-Warp kernels, the same for the CPU and CUDA, find each point's closest triangle and apply that triangle's affine map: for
+Warp kernels, the same for the CPU and CUDA, find the point of the target that is closest, and move and turn with it: for
 single points in a tree of boxes, for images among the candidates of each cell of pixels. The rules are written down in
 docs/flow.md, and `reference.py` follows them slowly and readably.
 """
@@ -18,11 +18,11 @@ from torch import Tensor
 from ..camera import Camera
 from ..kernels import as_array, kernel, launch
 from ..render.rasterize import Fragments
-from .affine import AffineMaps, affine_maps
-from .candidates import BAND, HEADER, LIST_LENGTH, ON_GROUP, SURE, CellSizes, candidate_lists
+from .candidates import BAND, HEADER, LIST_LENGTH, ON_GROUP, CellSizes, candidate_lists
+from .carry import carriers, move_type, triangle_type, turn_type
 from .rays import Rays, depth_at, rays_of, slopes
 from .sampling import Sampling
-from .search import SKIN_PART, Heads, closest, facing, flow_of, map_type, settle, settle_at, to_triangle, triangle_type
+from .search import SKIN_PART, Heads, closest, flow_at, to_triangle
 from .topology import Topology
 
 LANES = {"cpu": 1, "cuda": 128}
@@ -36,14 +36,14 @@ class SurfaceField:
 
     def __init__(self, topology: Topology, target: Tensor, source: Tensor) -> None:
         """Vertices (B, V, 3) of targets and sources, camera frame, metres, on the topology's device."""
-        maps = affine_maps(target, source, topology.faces)
         self.device = target.device
-        self._heads = _heads(topology, target, maps)
+        self._heads = _heads(topology, target, source)
 
     def at(self, points: Tensor, parts: Tensor | int = 0) -> tuple[Tensor, Tensor]:
         """The flow at points (B, P, 3), each searched among one part of the head: `parts` is (B, P) or one for all.
 
-        Returns the flow (B, P, 3) in metres, source minus target, and the triangle (B, P) it goes by; where the part
+        Returns the flow (B, P, 3) in metres, source minus target, and the triangle (B, P) that is closest
+        (one of them, where it is an edge or a corner); where the part
         has no usable triangle the flow is 0 and the triangle -1.
         """
         b, n, _ = points.shape
@@ -105,21 +105,16 @@ def _checked(out: Tensor, shape: tuple[int, ...], device: torch.device) -> Tenso
     return out
 
 
-def _heads(topology: Topology, target: Tensor, maps: AffineMaps) -> Heads:
-    usable = maps.usable
-    low, high = topology.boxes(target, usable)
-    a, b, c = target.double()[:, topology.faces].unbind(2)
-    e1, e2 = b - a, c - a
-    products = torch.stack([(e1 * e1).sum(-1), (e1 * e2).sum(-1), (e2 * e2).sum(-1)], -1)
-    triangles = torch.stack([a, e1, e2, products], 2).float()
+def _heads(topology: Topology, target: Tensor, source: Tensor) -> Heads:
+    made = carriers(topology, target, source)
+    low, high = topology.boxes(target, made.usable)
     heads = Heads()
     heads.low, heads.high = as_array(low, wp.vec3), as_array(high, wp.vec3)
-    heads.triangles = as_array(triangles, triangle_type)
-    heads.normals = as_array(torch.where(usable[..., None], maps.normal, 0.0).float(), wp.vec3)
-    heads.maps = as_array(torch.cat([maps.shift[:, :, None], maps.gain], 2).float(), map_type)
-    heads.faces = as_array(topology.faces.int(), wp.vec3i)
+    heads.triangles = as_array(made.triangles, triangle_type)
+    heads.moves = as_array(made.moves, move_type)
+    heads.turns = as_array(made.turns, turn_type)
     heads.order = as_array(topology.order, wp.int64)
-    for name in ("parts", "rank", "fan_start", "fan", "leaves", "first_leaf", "first_box", "leaf_start"):
+    for name in ("parts", "rank", "leaves", "first_leaf", "first_box", "leaf_start"):
         setattr(heads, name, as_array(getattr(topology, name), wp.int32))
     return heads
 
@@ -153,35 +148,34 @@ def _at_points(
         flow[m, i] = wp.vec3(0.0, 0.0, 0.0)
         triangle[m, i] = -1
     else:
-        t = settle(heads, m, t, p)
-        flow[m, i] = flow_of(heads, m, t, p)
+        d, v, w = to_triangle(heads.triangles[m, t], p)
+        flow[m, i] = flow_at(heads, m, t, p, v, w)
         triangle[m, i] = int(heads.order[t])
 
 
 @wp.func
 def _from_list(heads: Heads, m: int, p: wp.vec3, row: wp.array(dtype=wp.int32)):
-    """The triangle whose map carries p, by a list that is not too long."""
+    """The closest triangle and its barycentrics, by a list that is not too long."""
     count = row[0]
     t = row[1]
-    corner = row[2] - 1
-    triangle = heads.triangles[m, t]
-    if count == 0 and corner >= 0:
-        vertex = heads.faces[t][corner]
-        r = p - triangle[0]
-        if corner > 0:
-            r -= triangle[corner]
-        return facing(heads, m, t, vertex, vertex, r)
-    best, v, w, where = to_triangle(triangle, p)
+    v = wp.float32(0.0)
+    w = wp.float32(0.0)
+    if count == 0 and row[2] > 0:
+        if row[2] == 2:
+            v = 1.0
+        elif row[2] == 3:
+            w = 1.0
+        return t, v, w
+    best, v, w = to_triangle(heads.triangles[m, t], p)
     for i in range(count):
         other = row[HEADER + i]
-        d, v_other, w_other, where_other = to_triangle(heads.triangles[m, other], p)
+        d, v_other, w_other = to_triangle(heads.triangles[m, other], p)
         if d < best:
             best = d
             t = other
             v = v_other
             w = w_other
-            where = where_other
-    return settle_at(heads, m, t, p, v, w, where)
+    return t, v, w
 
 
 @kernel
@@ -223,17 +217,17 @@ def _write_flow(
         if seen >= 0:
             candidates = on[m, on_cells + (x >> on_cell), n / _ON_GROUP]
         t = wp.int32(-1)
-        if candidates[0] == SURE and heads.parts[candidates[1]] == part:
-            t = candidates[1]
-        elif candidates[0] >= 0 and heads.parts[candidates[1]] == part:
-            t = _from_list(heads, m, p, candidates)
+        v = wp.float32(0.0)
+        w = wp.float32(0.0)
+        if candidates[0] >= 0 and heads.parts[candidates[1]] == part:
+            t, v, w = _from_list(heads, m, p, candidates)
         else:
             t = closest(heads, m, part, p, guess)
             if t >= 0:
-                t = settle(heads, m, t, p)
+                d, v, w = to_triangle(heads.triangles[m, t], p)
         f = wp.vec3(0.0, 0.0, 0.0)
         if t >= 0:
-            f = scale * flow_of(heads, m, t, p)
+            f = scale * flow_at(heads, m, t, p, v, w)
         flow[m, 3 * n, y, x] = flow.dtype(f[0])
         flow[m, 3 * n + 1, y, x] = flow.dtype(f[1])
         flow[m, 3 * n + 2, y, x] = flow.dtype(f[2])
