@@ -165,6 +165,7 @@ def measure(size: Size, device: torch.device, rounds: int) -> dict[str, float]:
     return figures | differences | {
         "hint_saved_percent": 100 * (1 - ms["part_hint_kept"] / ms["part_hint_block"]),
         "pass_share": ms["part_pass"] / ms["plain"],
+        "one_frame_share": ms["plain_one_frame"] / ms["plain"],
         "every_frame_over_once": added["appearance_every_frame"] / added["appearance_once"],
         "motion_adds_percent": 100 * (ms["motion"] / ms["plain"] - 1),
     }  # fmt: skip
@@ -180,6 +181,26 @@ def full_width_share(latent: int, rounds: int) -> dict[str, float]:
     return {
         "full_width_latent": latent, "full_width_plain_ms": ms["plain"], "full_width_plain_one_frame_ms": ms["one"],
         "full_width_pass_ms": ms["pass"], "full_width_pass_share": ms["pass"] / ms["plain"],
+    }  # fmt: skip
+
+
+def operations_share(size: Size) -> dict[str, float]:
+    """Floating point operations of a plain step and of the pass for a reference, counted on tensors without numbers."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from ..models.appearance_network import write_states
+
+    with torch.device("meta"):
+        unet = a_model(size, torch.device("meta")).model.diffusion_model
+        x = torch.empty(FRAMES, 4, size.latent, size.latent, dtype=size.dtype)
+        text = torch.empty(1, 77, size.context, dtype=size.dtype)
+        with FlopCounterMode(display=False) as plain:
+            unet(x, timesteps=torch.empty(FRAMES), context=text.expand(FRAMES, -1, -1), transformer_options={})
+        with FlopCounterMode(display=False) as once:
+            write_states(unet, x[:1], 0.0, text)
+    return {
+        "plain_tera": plain.get_total_flops() / 1e12, "pass_tera": once.get_total_flops() / 1e12,
+        "pass_operations_share": once.get_total_flops() / plain.get_total_flops(),
     }  # fmt: skip
 
 
