@@ -84,7 +84,7 @@ def _by_place(
         place, rest = where
         layers.setdefault(place, {}).update({n: value for n in names(rest)})
     if unknown:
-        raise InputError(f"{path.name} has motion weights that are not known: {_some(unknown)}. This needs {WANTED}.")
+        raise InputError(f"{path.name} has motion weights that are not known: {_some(unknown)}. Choose {WANTED}.")
     return layers
 
 
@@ -139,7 +139,7 @@ def _check_names(path: Path, layers: Mapping[Place, Mapping[str, Tensor]]) -> No
     for what, names in (("missing", wanted - given), ("left over", given - wanted)):
         if names:
             told = _some(sorted(f"{layer_name(place)}.{name}" for place, name in names))
-            raise InputError(f"{path.name}: motion weights are {what}: {told}. This needs {WANTED}.")
+            raise InputError(f"{path.name}: motion weights are {what}: {told}. Choose {WANTED}.")
 
 
 def _built(path: Path, layers: Mapping[Place, Mapping[str, Tensor]], config: MotionConfig) -> MotionNetwork:
@@ -152,7 +152,7 @@ def _built(path: Path, layers: Mapping[Place, Mapping[str, Tensor]], config: Mot
     wrong = [name for name, like in network.state_dict().items() if state[name].shape != like.shape]
     if wrong:
         raise InputError(
-            f"{path.name}: motion weights of another size than their layers': {_some(wrong)}. This needs {WANTED}."
+            f"{path.name}: motion weights of another size than their layers': {_some(wrong)}. Choose {WANTED}."
         )
     bad = [name for name, value in state.items() if not bool(value.isfinite().all())]
     if bad:

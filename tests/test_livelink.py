@@ -249,7 +249,7 @@ WHOLE = clocks(4)
     (lambda s: s.split("\r\n")[0], "no row with a face"),
     (lambda s: s.replace("0.0000000000,0.00", "nan,0.00", 1), "row 2 has EyeBlinkLeft = nan"),
     (lambda s: s.replace("0.0000000000,0.00", "inf,0.00", 1), "row 2 has EyeBlinkLeft = inf"),
-    (lambda s: s.replace("0.0000000000,0.00", "57.3,0.00", 1), "row 2 has EyeBlinkLeft = 57.3; it should be a weight"),
+    (lambda s: s.replace("0.0000000000,0.00", "57.3,0.00", 1), "row 2 has EyeBlinkLeft = 57.3; it must be a weight"),
     (lambda s: s[:-14] + "40", "row 5 has RightEyeRoll = "),
     (lambda s: s.replace("0.0000000000,0.00", "half,0.00", 1), "row 2 has no number for EyeBlinkLeft"),
     (lambda s: s[: len(s) - 300], "row 5 has no number for "),

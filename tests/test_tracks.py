@@ -107,7 +107,7 @@ NAN[2, 1] = float("nan")
     ({}, {"fps": 0}, "frame rate"),
     ({}, {"fps": "fast"}, "frame rate"),
     ({}, {"camera": {"focal": 0, "cx": 1, "cy": 1, "width": 1, "height": 1}}, "focal"),
-    ({}, {"camera": {"focal": 1}}, "missing"),
+    ({}, {"camera": {"focal": 1}}, "no camera"),
     ({}, {"camera": None}, "camera"),
     ({}, {"joint_names": ["root"]}, "joints"),
 ])  # fmt: skip

@@ -47,8 +47,8 @@ class Landmarks:
         side = max(width, height)
         if face.size < 2:
             raise InputError(
-                f"{self.name}: the face in frame {frame} is {face.size:.2g} pixels large. Points from 0 to 1 need "
-                "units 'normalised'."
+                f"{self.name}: the face in frame {frame} is {face.size:.2g} pixels large. Set the units of "
+                "points from 0 to 1 to 'normalised'."
             )
         if np.linalg.svd(face.seen - face.seen.mean(0), compute_uv=False)[1] < 0.02 * face.size * len(face.seen) ** 0.5:
             raise InputError(f"{self.name}: the points of frame {frame} lie on a line. Place them on a face.")

@@ -48,7 +48,8 @@ class Keyframes:
             raise InputError(_BEYOND)
         for a, b in zip(self.frames, self.frames[1:], strict=False):
             if b <= a:
-                raise InputError(f"Frame {b} stands after frame {a}. Give each frame one value, in their order.")
+                what = f"Frame {b} has two values" if a == b else f"Frame {b} stands after frame {a}"
+                raise InputError(f"{what}. Give each frame one value, in their order.")
         for frame, value in zip(self.frames, self.values, strict=True):
             if not np.isfinite(value):
                 raise InputError(f"The value at frame {frame} is {value}; it must be a finite number.")

@@ -65,7 +65,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     try:
         value = _Machine().run(path.read_bytes())  # not the open file: reading a declared length would allocate it
     except InputError as error:
-        raise InputError(f"{path.name}: {error}") from None
+        raise InputError(f"{path.name}: {str(error).removesuffix('.')}.") from None
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, struct.error) as error:
         raise InputError(f"{path.name}: not a readable pickle, or a truncated one. Copy or download it again.") from error
     if not isinstance(value, dict):
@@ -176,8 +176,8 @@ def _checked_name(module: Any, name: Any) -> Name:
     if full in _ALLOWED or _SPARSE.fullmatch(full) or _CHUMPY.fullmatch(full):
         return Name(full)
     raise InputError(
-        f"the pickle asks for '{full[:200]}', which a head model has no use for. It was not run, and the file is refused: "
-        "get the model from its own site again"
+        f"the pickle asks for '{full[:200]}', which a head model has no use for. It was not run. Get the "
+        "file from its own site again."
     )
 
 
@@ -214,7 +214,7 @@ class _Machine:
     def _step(self, name: str, argument: Any) -> None:
         step = getattr(self, f"_{name.lower()}", None)
         if step is None:
-            raise InputError(f"the pickle uses {name}, which a head model has no use for; the file is refused")
+            raise InputError(f"the pickle uses {name}, which a head model has no use for. Get the file from its own site again.")
         if name == "GLOBAL":
             step(argument)
         else:

@@ -22,6 +22,8 @@ from ..errors import InputError
 from ..head.unpickle import LARGEST_FILE, read_pickle, to_array
 from .json_text import json_in
 
+_NUMBERS = "biuf"
+"""NumPy's kinds of types: truths, whole numbers with and without a sign, floats."""
 _MOST_NUMBERS = LARGEST_FILE // 4
 _MOST_LISTED, _DEEPEST = 1_000_000, 8
 """Numbers of a list in a pickle, and how deep it is nested."""
@@ -54,10 +56,13 @@ def read_arrays(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
         raise InputError(f"{path.name}: not a readable {kind} file, or a truncated one. {_AGAIN}.") from error
 
 
-def npz_arrays(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
+def npz_arrays(path: Path, keys: Collection[str], only: bool = False, kinds: str = _NUMBERS) -> dict[str, np.ndarray]:
     """The arrays called `keys` of an npz file, as far as they are there.
 
     A member's header is held against the size that the archive tells, before either is unpacked.
+
+    Args:
+        only: whether another array than these is an error. kinds: of NumPy's types that are taken.
 
     Raises InputError, naming the file and the array.
     """
@@ -66,12 +71,14 @@ def npz_arrays(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(path) as bundle:
             members = {m.filename.removesuffix(".npy"): m for m in bundle.infolist()}
             wanted = {name: members[name] for name in keys if name in members}
+            if only and (unknown := [name for name in members if name not in keys]):
+                raise InputError(f"{path.name}: it has an array '{unknown[0][:40]}'. Use {', '.join(keys)} alone.")
             if sum(member.file_size for member in wanted.values()) > LARGEST_FILE:
                 raise InputError(f"{path.name}: its arrays unpack to more than {LARGEST_FILE >> 30} GB. {_AGAIN}.")
             for name, member in wanted.items():
                 try:
                     with bundle.open(member) as file:
-                        arrays[name] = _npy(file, member.file_size)
+                        arrays[name] = _npy(file, member.file_size, kinds)
                 except ValueError as error:
                     raise InputError(f"{path.name}: {name} is {error}. {_AGAIN}.") from error
     except zipfile.BadZipFile as error:
@@ -81,15 +88,15 @@ def npz_arrays(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _npy(file: IO[bytes], size: int) -> np.ndarray:
-    """The array of numbers in an npy file of `size` bytes. Raises ValueError where it is none, or its header lies."""
+def _npy(file: IO[bytes], size: int, kinds: str = _NUMBERS) -> np.ndarray:
+    """The array in an npy file of `size` bytes. Raises ValueError where it is none, or its header lies."""
     try:
         header = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = header(file)
     except (ValueError, SyntaxError, TokenError) as error:  # numpy reads it as a Python literal
         raise ValueError("no array, or one with a damaged header") from error
-    if dtype.kind not in "biuf":
-        raise ValueError("an array of something else than numbers")
+    if dtype.kind not in kinds:
+        raise ValueError(f"an array of {dtype.name}, not of numbers")
     length = size - file.tell()
     if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != length:
         raise ValueError(f"declared as {shape} {dtype}, with {length:,} bytes of data")

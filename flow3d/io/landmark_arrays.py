@@ -1,23 +1,19 @@
 """Landmarks in NPZ: the same fields as NumPy arrays."""
 
 import math
-import tokenize
-import zipfile
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
 from ..fit.faces import N_SCORES, Face
 from ..fit.given import Landmarks
+from .arrays import npz_arrays
 from .landmark_fields import (
     PIXELS,
     Field,
     a_share,
     a_side,
-    an_object,
     extent_of,
     face_of,
     matrix_of,
@@ -31,20 +27,8 @@ _ARRAYS = ("points", "scores", "matrix", "confidence", "units", "width", "height
 
 def read_npz(path: Path) -> Landmarks:
     """Raises InputError for what is no archive of plain arrays of the format."""
-    field = Field(path.name)
-    try:
-        with zipfile.ZipFile(path) as bundle:
-            if sum(member.file_size for member in bundle.infolist()) > MOST_BYTES:
-                raise InputError(f"{path.name}: larger than 1 GB when unpacked, which no landmarks file is.")
-        with np.load(path, allow_pickle=False) as bundle:
-            arrays = {name: np.asarray(bundle[name]) for name in bundle.files}  # bytes where it is no array
-    except InputError:
-        raise
-    except (ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, MemoryError, SyntaxError, tokenize.TokenError,
-            zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
-        raise InputError(f"{path.name}: not an .npz file of plain arrays ({str(error)[:80]}).") from error
-    an_object(arrays, field, _ARRAYS)
-    return _from_arrays(path.name, arrays, field)
+    arrays = npz_arrays(path, _ARRAYS, only=True, kinds="iufU")
+    return _from_arrays(path.name, arrays, Field(path.name))
 
 
 def _from_arrays(name: str, arrays: dict[str, np.ndarray], field: Field) -> Landmarks:
@@ -68,7 +52,7 @@ def _from_arrays(name: str, arrays: dict[str, np.ndarray], field: Field) -> Land
 def _of_arrays(points: np.ndarray, extras: dict[str, np.ndarray], field: Field, i: int, j: int) -> Face:
     partly = np.isnan(points).any(1)
     if np.isinf(points).any() or not np.isnan(points[partly]).all():
-        field["points"][i][j].wrong("has an infinity, or a point of which only a part is NaN")
+        field["points"][i][j].wrong("has an infinity, or a point of which only a part is NaN; write NaN for both")
     face = face_of(points, field["points"][i][j])
     for key, value in extras.items():
         here = field[key][i][j]
