@@ -34,7 +34,7 @@ from ..flow3d.track import HeadTrack
 from .checks import at_the_door, checked
 from .folders import MEDIAPIPE, model_folders
 from .found import found_as
-from .running import pictures, progress, to_image
+from .running import cancel_point, pictures, progress, to_image
 from .sockets import Head, Track
 
 FaceLandmarks = io.Custom("FACE_LANDMARKS")  # ComfyUI's own, since 0.23
@@ -182,6 +182,7 @@ def overlay(clip: Clip, head: HeadModel, track: HeadTrack, faces: Sequence[Face 
     drawn = torch.empty(len(shown), height, width, 3)
     report, done = progress(), 0
     for i, image in enumerate(clip.frames):
+        cancel_point()
         if i not in shown:
             continue
         small = image if scale == 1 else cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

@@ -15,6 +15,7 @@ from ..models.flow_controlnet import FlowControlNet, adopted, load_flow_controln
 from ..models.flow_hints import FlowHints
 from .checks import at_the_door, checked
 from .found import found_as
+from .running import cancel_point
 from .sockets import Field
 
 _FOLDER = "controlnet"  # ComfyUI's own
@@ -136,7 +137,7 @@ class FlowControlNetApply(io.ComfyNode):
         # Checked at any strength: a wrong file or field is told before somebody turns the slider up.
         with torch.inference_mode(False):
             control = adopted(control_net).steered(FlowHints(field), strength, (start_percent, end_percent), mask)
-            if warning := field.depth_warning():
+            if warning := field.depth_warning(cancel_point):
                 logging.warning(warning)
         if strength == 0:
             return io.NodeOutput(positive, negative)

@@ -266,7 +266,7 @@ def test_truth_is_nearer_afterwards(open_head, still, render):
     assert after.expression < 0.95 * before.expression
     assert report.residual_after < 0.9 * report.residual_before
     assert report.error_after < 1.1 * report.error_before == pytest.approx(1.1 * float(fitted.error), rel=0.02)
-    assert calls[-1] == (10, 10) and [c[0] for c in calls] == list(range(1, 11))
+    assert calls[-1] == (10, 10) and list(dict.fromkeys(c[0] for c in calls)) == list(range(11))
     assert refined.texture is not None and refined.light is not None
     assert refined.texture.shape == open_head.template.shape and 0 <= refined.texture.min() and refined.texture.max() <= 1
     assert refined.light.shape == (9, 3)

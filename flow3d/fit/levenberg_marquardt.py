@@ -6,6 +6,7 @@ step costs one small system a frame and one for shape and focal length. Unknowns
 the products of their derivatives, which cost the most, are float32.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -392,11 +393,17 @@ class Solver:
         e = x.expression.shape[1]
         return torch.cat([(x.expression + step[:, :e]).clamp(0, 1) - x.expression, step[:, e:]], 1)
 
-    def joint_steps(self, shared: Shared, x: Pose, seen: Observations, steps: int, focal: bool) -> tuple[Shared, Pose]:
-        """At most `steps` damped steps of all frames together with their shape, and with the focal length where asked."""
+    def joint_steps(
+        self, shared: Shared, x: Pose, seen: Observations, steps: int, focal: bool, stepped: Callable[[], None] = lambda: None
+    ) -> tuple[Shared, Pose]:
+        """At most `steps` damped steps of all frames together with their shape, and with the focal length where asked.
+
+        `stepped` is called before each; it may raise to cancel.
+        """
         seen = seen.at(self.landmarks)
         damping, enough = _FIRST_DAMPING, _ENOUGH + _ENOUGH_A_FRAME * len(seen)
         for _ in range(steps):
+            stepped()
             system = self.normal(shared, x, seen, self.n_shape + focal)
             determined = self._determined(system, x, seen)
             distance = x.translation.norm(dim=-1, keepdim=True)

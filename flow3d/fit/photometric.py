@@ -67,6 +67,7 @@ def refine_photometric(
     Args:
         track: as `fit_track` gave it for `faces`, which are None where none was found.
         images: (H, W, 3) uint8 RGB, the picture of each frame as the track's camera took it; a clip's are gone through twice.
+        progress: told at least once for each piece of work of a picture, also where no step is done yet, so that it may cancel.
         render: the head's, where it is at hand.
 
     Returns:
@@ -82,13 +83,16 @@ def refine_photometric(
     done, keys = 0, spread(len(given.at), _KEY_FRAMES)
     total = len(_SIDES) * _STEPS + (len(given.at) - len(keys))
 
-    def step() -> None:
-        nonlocal done
-        done += 1
+    def busy() -> None:
         if progress:
             progress(done, total)
 
-    pictures = _pictures(track, images, given.at[keys])
+    def step() -> None:
+        nonlocal done
+        done += 1
+        busy()
+
+    pictures = _pictures(track, images, given.at[keys], busy)
     enough = torch.tensor([_shows_enough(render, track, given, int(k), p) for k, p in zip(keys, pictures, strict=True)])
     if not enough.any():
         raise InputError(
@@ -96,9 +100,9 @@ def refine_photometric(
             "less hidden face, or leave the photometric stage off."
         )
     keys, chosen = keys[enough], [p for p, e in zip(pictures, enough, strict=True) if e]
-    problem, state, before = _solve_keys(render, track, given, keys, chosen, step)
+    problem, state, before = _solve_keys(render, track, given, keys, chosen, step, busy)
     deviation = deviations(problem.system(state, problem.sights(state)), len(state.shape))
-    x, refined = _solve_others(render, track, given, state, keys, images, step)
+    x, refined = _solve_others(render, track, given, state, keys, images, step, busy)
     new = replace(given, shared=Shared(state.shape, given.shared.focal), x=x)
     report = PhotometricReport(
         residual_before=before,
@@ -137,11 +141,14 @@ def _checked(track: HeadTrack, image: NDArray[np.uint8], frame: int) -> NDArray[
     return image
 
 
-def _pictures(track: HeadTrack, images: Iterable[NDArray[np.uint8]], frames: Tensor) -> list[NDArray[np.uint8]]:
+def _pictures(
+    track: HeadTrack, images: Iterable[NDArray[np.uint8]], frames: Tensor, busy: Callable[[], None]
+) -> list[NDArray[np.uint8]]:
     """Those of some frames. Raises InputError where they end too early."""
     wanted, last = set(frames.tolist()), int(frames.max())
     out = []
     for i, image in enumerate(images):
+        busy()
         if i in wanted:
             out.append(_checked(track, image, i))
         if i == last:
@@ -171,6 +178,7 @@ def _solve_keys(
     keys: Tensor,
     pictures: list[NDArray[np.uint8]],
     step: Callable[[], None],
+    busy: Callable[[], None],
 ) -> tuple[Problem, State, float]:
     """Everything from the key frames' pictures; and the colour error before their geometry moved."""
     some = torch.cat([keys, spread(len(given.at), SHAPE_FRAMES)]).unique()
@@ -179,7 +187,7 @@ def _solve_keys(
     state = State(given.shared.shape, anchor.x, first_look(render))
     for side in _SIDES:
         views = [_face_view(render, track, given, int(k), p, side) for k, p in zip(keys, pictures, strict=True)]
-        problem = Problem(render, anchor, views)
+        problem = Problem(render, anchor, views, busy)
         start = problem.look_steps(replace(state, shape=given.shared.shape, x=anchor.x), _LOOK_STEPS)
         before = problem.typical_residual(start)
         if side == _SIDES[0]:
@@ -196,6 +204,7 @@ def _solve_others(
     keys: Tensor,
     images: Iterable[NDArray[np.uint8]],
     step: Callable[[], None],
+    busy: Callable[[], None],
 ) -> tuple[Pose, Tensor]:
     """The poses of all frames with a face, and which of them (n,) were refined."""
     x = Pose(*(getattr(given.x, name).clone() for name in Pose.__dataclass_fields__))
@@ -214,7 +223,7 @@ def _solve_others(
             continue
         one = slice(k, k + 1)
         anchor = Anchor.at(given.solver, given.shared, given.x[one], given.seen[one])
-        problem = Problem(render, anchor, [_face_view(render, track, given, k, image, _SIDES[-1])])
+        problem = Problem(render, anchor, [_face_view(render, track, given, k, image, _SIDES[-1])], busy)
         state = problem.frame_steps(replace(solved, x=given.x[one]), _FRAME_STEPS)
         _put(x, torch.tensor([k]), state.x)
         refined[k] = True

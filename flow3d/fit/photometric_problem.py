@@ -65,10 +65,10 @@ def first_look(render: FaceRender) -> Appearance:
 
 
 class Problem:
-    """Some frames of one head with a view of each."""
+    """Some frames of one head with a view of each. `busy` is called before each piece of work; it may raise to cancel."""
 
-    def __init__(self, render: FaceRender, anchor: Anchor, views: Sequence[View]):
-        self.render, self.anchor, self.views = render, anchor, views
+    def __init__(self, render: FaceRender, anchor: Anchor, views: Sequence[View], busy: Callable[[], None] = lambda: None):
+        self.render, self.anchor, self.views, self.busy = render, anchor, views, busy
 
     def sights(self, state: State) -> list[Sight]:
         """What is seen of the face in each frame, as the state has it."""
@@ -81,6 +81,7 @@ class Problem:
 
     def residuals(self, state: State, frame: int, pixels: Pixels) -> Tensor:
         """(N, 3) the picture's colours less the head's."""
+        self.busy()
         vertices = self.render.vertices(state.shape, state.x[frame : frame + 1])
         return pixels.colours - self.render.colours(vertices, state.look, pixels, self.views[frame].camera)
 

@@ -87,16 +87,21 @@ def _with_trusted_rotation(seen: Observations, keys: Tensor, x: Pose, measured: 
     return replace(seen, rotation=rotation, trust=measured * priors.ROTATION_TRUST)
 
 
-def _solve(solver: Solver, seen: Observations, measured: Tensor, solve_focal: bool, progress: Progress | None) -> _Fit:
+def _solve(solver: Solver, seen: Observations, measured: Tensor, solve_focal: bool, reached: Callable[[int], None]) -> _Fit:
     """Shape and focal length from the key frames, the noise as they show it, then every frame."""
+
+    def at_the_keys() -> None:
+        reached(0)
+
     shared = solver.shared_start()
     for most in _KEY_FRAMES:
         keys = torch.linspace(0, len(seen) - 1, min(len(seen), most)).round().long().unique()
         x = solver.pose_steps(shared, solver.start(seen[keys]), seen[keys], 5)
         part = with_contour(seen[keys], x.rotation)
+        at_the_keys()
         x = solver.frame_steps(shared, x, part, 2)
         part = with_contour(seen[keys], x.rotation)
-        shared, x = solver.joint_steps(shared, x, part, _JOINT_STEPS, solve_focal)
+        shared, x = solver.joint_steps(shared, x, part, _JOINT_STEPS, solve_focal, at_the_keys)
         solver = solver.with_noise(solver.noise_level(shared, x, part))
     seen = _with_trusted_rotation(with_contour(seen, _filled(x, keys, len(seen)).rotation), keys, x, measured)
     near = _filled(x, keys, len(seen))
@@ -105,8 +110,7 @@ def _solve(solver: Solver, seen: Observations, measured: Tensor, solve_focal: bo
         part = seen[first : first + _BATCH]
         x = solver.pose_steps(shared, near[first : first + _BATCH], part, _POSE_STEPS)
         done.append(solver.frame_steps(shared, x, part, _FRAME_STEPS))
-        if progress:
-            progress(min(first + _BATCH, len(seen)), len(seen))
+        reached(min(first + _BATCH, len(seen)))
     fields = Pose.__dataclass_fields__
     return _Fit(solver, seen, shared, Pose(*(torch.cat([getattr(y, name) for y in done]) for name in fields)), keys)
 
@@ -131,7 +135,9 @@ def _channels(head: HeadModel, solver: Solver) -> Channels:
     return Channels(acceleration, priors.STILLNESS * acceleration, len(moves) - 6)
 
 
-def _in_time(head: HeadModel, fit: _Fit, known: list[int], count: int, fps: float) -> Pose:
+def _in_time(
+    head: HeadModel, fit: _Fit, known: list[int], count: int, fps: float, reached: Callable[[int], None]
+) -> Pose:
     """All `count` frames with what is expected of motion; those without a face follow from their neighbours."""
     solver, seen = fit.solver, fit.seen.at(fit.solver.landmarks)
     place = {frame: i for i, frame in enumerate(known)}
@@ -144,10 +150,11 @@ def _in_time(head: HeadModel, fit: _Fit, known: list[int], count: int, fps: floa
             some = torch.tensor([place[t] for t in here[first : first + _BATCH]])
             at = torch.tensor(here[first : first + _BATCH]) - frames.start
             out[at] = solver.normal(fit.shared, fit.pose[some], seen[some], 0).frames
+            reached(frames.start)
         return out
 
     filled = _filled(fit.pose, torch.tensor(known), count)
-    return solver.unflat(in_time(solver.flat(filled), precision, _channels(head, solver), fps), filled)
+    return solver.unflat(in_time(solver.flat(filled), precision, _channels(head, solver), fps, reached), filled)
 
 
 def fit_track(
@@ -162,6 +169,7 @@ def fit_track(
 
     Args:
         faces: detections in pixels of the image that `camera` describes.
+        progress: told often, also where nothing is done with another frame yet, so that it may cancel at any time.
         solve_focal: take the camera's focal length for a first guess only. One that the pictures hardly tell stays near it.
 
     Returns:
@@ -177,16 +185,24 @@ def fit_track(
         raise InputError(
             f"FLAME Fit: no face in any of {len(faces)} frames. Use a picture where the face is larger or clearer."
         )
+    count, every = len(faces), len(found) + len(faces)  # the frames with a face by themselves, then all of them in time
+
+    def reached(frames: int) -> None:
+        if progress:
+            progress(frames, every)
+
+    reached(0)
     seen = observe(head, found, camera)
     measured = torch.tensor([f.matrix is not None for f in found])
     solver = Solver(head, camera, seen, max(_eye_distance(found), 2.0))
-    fit = _solve(solver, seen, measured, solve_focal, progress)
+    fit = _solve(solver, seen, measured, solve_focal, reached)
     camera = replace(camera, focal=fit.shared.focal)
     error = fit.solver.error(fit.shared, fit.pose, fit.seen)
-    at, count = torch.tensor(known), len(faces)
+    at = torch.tensor(known)
     deviation = fit.solver.deviations(fit.shared, fit.pose[fit.keys], fit.seen[fit.keys])
     residual = None if count == 1 else landmark_residuals(head, camera, fit.shared.shape, fit.pose, fit.seen)
-    x = _in_time(head, fit, known, count, fps)
+    x = _in_time(head, fit, known, count, fps, lambda frames: reached(len(found) + frames))
+    reached(every)
     state = torch.full((count,), INTERPOLATED)
     state[at] = DETECTED
     confidence = torch.zeros(count)

@@ -104,12 +104,15 @@ def _windows(count: int) -> Iterator[tuple[slice, slice]]:
         yield slice(start, stop), slice(first - start, keep - start)
 
 
-def in_time(values: Tensor, precision: Precision, channels: Channels, fps: float) -> Tensor:
+def in_time(
+    values: Tensor, precision: Precision, channels: Channels, fps: float, reached: Callable[[int], None] = lambda _: None
+) -> Tensor:
     """The most likely motion, given each frame's own fit.
 
     Args:
         values: (T, P) the frames' own fits, float64; anything sensible where there was no face.
         precision: the frames' normal matrices about `values`.
+        reached: told how many frames are done, several times for each window; it may raise to cancel.
 
     Returns:
         (T, P).
@@ -125,6 +128,7 @@ def in_time(values: Tensor, precision: Precision, channels: Channels, fps: float
             continue
         matrix, now = precision(solve), start
         for _ in range(_ROUNDS):
+            reached(solve.start)
             moved = _away(now, start, channels.rotation)
             now = _added(now, _step(matrix, moved, now, timed), channels.rotation)
         out[solve][keep] = now[keep]
