@@ -227,7 +227,7 @@ class FlowVisualize(io.ComfyNode):
             else:
                 camera = scaled(field.camera, size)
                 shown = field.resize(camera.width, camera.height)
-            pictures, chosen = FlowPictures(shown, picture, scale), spread(len(field), frames or len(field))
+            pictures, chosen = FlowPictures(shown, picture, scale, cancel_point), spread(len(field), frames or len(field))
             images = _pictures(pictures, view, chosen)
             summary = flow_report(field, lambda *_: cancel_point())
         return io.NodeOutput(images, summary, ui=ui.PreviewText(summary))

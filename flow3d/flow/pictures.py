@@ -1,6 +1,7 @@
 """Pictures of a flow field: made to be looked at, with their scales in millimetres."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -86,6 +87,7 @@ class FlowPictures:
     flow: FlowField
     portrait: Picture | None = None  # what the source was fitted to, of any size; None: the source's head, shaded
     full: float = 0.0  # millimetres of the strongest colour; 0: found from the clip
+    busy: Callable[[], None] = lambda: None  # called before each view; it may raise to cancel
 
     def __post_init__(self) -> None:
         if self.portrait is not None and (self.portrait.ndim != 3 or self.portrait.shape[2] != 3):
@@ -95,6 +97,7 @@ class FlowPictures:
         """One of VIEWS of one frame. Raises InputError for another name."""
         if view not in VIEWS:
             raise InputError(f"3D Flow Visualize: the view is {view!r}, which is not one of {', '.join(VIEWS)}.")
+        self.busy()
         return getattr(self, view)(frame)
 
     @cached_property
