@@ -33,7 +33,7 @@ def _hub(repository: str, path: str, folder: str, licence: str) -> Weight:
     return Weight(file, folder, f"[{repository}]({_HUB}/{repository})", licence, address)
 
 
-LANDMARKER = Weight("face_landmarker.task", "mediapipe", "`flow3d doctor --download` fetches it, 3.6 MB", "Apache-2.0")
+LANDMARKER = Weight("face_landmarker.task", "mediapipe", "`flow3d doctor --download` fetches it, 3.8 MB", "Apache-2.0")
 SD15 = _hub(
     "Comfy-Org/stable-diffusion-v1-5-archive", "v1-5-pruned-emaonly-fp16.safetensors", "checkpoints", "CreativeML Open RAIL-M"
 )
