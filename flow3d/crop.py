@@ -84,7 +84,7 @@ class PortraitCrop:
         """The crop (size, size, C) of a full picture (H, W, C), float 0..1. Beyond the picture's border stands its mirror
         image, the softer the further out. Raises InputError for values that are not finite."""
         if not np.isfinite(picture).all():
-            raise InputError(f"Portrait Crop: frame {frame} of the picture has values that are not finite numbers. Make it again.")
+            raise InputError(f"frame {frame} of the picture has values that are not finite numbers. Make it again.")
         crop = resample(picture, self.box(frame), (self.size, self.size), REFLECT)
         return _softened(crop, self.known(frame))
 

@@ -21,7 +21,7 @@ PER_FRAME = (
 STATE_NAMES = ("detected", "interpolated", "held")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HeadTrack:
     """The motion of one head. A photo is a track of one frame.
 
@@ -83,6 +83,10 @@ class HeadTrack:
         if self.light is not None and self.light.shape != (N_HARMONICS, 3):
             wrong.append(f"light is {tuple(self.light.shape)}, not {(N_HARMONICS, 3)}")
         return wrong
+
+    def __repr__(self) -> str:
+        """Short: ComfyUI puts every input of a failed node into its message."""
+        return f"<HeadTrack of '{self.head_name}', {len(self)} frames at {self.fps:g} a second>"
 
     def __len__(self) -> int:
         return len(self.expression)

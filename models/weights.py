@@ -62,8 +62,7 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         what = f"program code ({code[1]}), which is never run" if code else "something else than weights, or is damaged"
         raise InputError(f"{path.name} holds {what}. Get these weights as a .safetensors file.") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        line = str(error).partition("\n")[0]
-        raise InputError(f"{path.name} is cut short or damaged ({line}). {_AGAIN}.") from error
+        raise InputError(f"{path.name} is cut short or damaged. {_AGAIN}.") from error
     return _tensors(found)
 
 

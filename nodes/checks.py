@@ -9,6 +9,7 @@ import functools
 import inspect
 import math
 import numbers
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -83,15 +84,18 @@ def at_the_door(
 
 
 def with_name(node: str, error: Flow3DError) -> Flow3DError:
-    """The error with the node's name before its message, once."""
-    return error if str(error).startswith(node) else type(error)(f"{node}: {error}")
+    """The error with the node's name before its message, in place of what the library calls itself there."""
+    text = str(error)
+    return error if text.startswith(node) else type(error)(f"{node}: {re.sub('^(3D flow|Retarget): ', '', text)}")
 
 
 def told(value: Any) -> str:
     """A value as a message shows it: short, and nothing of an object but its type."""
     if isinstance(value, str):
         return repr(value if len(value) <= 60 else value[:60] + "...")
-    if isinstance(value, float | bool) or value is None or (isinstance(value, int) and abs(value) < 1e30):
+    if value is None:
+        return "nothing"
+    if isinstance(value, float | bool) or (isinstance(value, int) and abs(value) < 1e30):
         return str(value)
     if isinstance(value, int):
         return "a number of more than 30 digits"

@@ -16,6 +16,8 @@ def _faults(head: HeadModel) -> Iterator[str]:
     if 0 in (head.template.dim(), head.faces.dim(), head.shape_basis.dim(), head.expression_basis.dim()):
         yield "template, faces, shape_basis or expression_basis is a single number"
     v, f, j = len(head.template), len(head.faces), head.n_joints
+    if 0 in (v, f):
+        yield "it has no vertices or no triangles"
     shapes = {
         "template": (v, 3),
         "shape_basis": (head.n_shape, v, 3),
@@ -30,7 +32,7 @@ def _faults(head: HeadModel) -> Iterator[str]:
         x = getattr(head, name)
         if x is None:
             continue
-        if tuple(x.shape) != shape or 0 in (v, f):
+        if tuple(x.shape) != shape:
             yield f"{name} has shape {tuple(x.shape)}, expected {shape}"
         elif x.is_floating_point() is (name in ("faces", "parts")):
             yield f"{name} holds {str(x.dtype).removeprefix('torch.')}"

@@ -43,7 +43,7 @@ class Landmarks(NamedTuple):
         return torch.einsum("...lcx,lc->...lx", corners, self.bary.to(vertices.dtype))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HeadModel:
     """A parametric head. All tensors share one device and one float type; `to` moves them together."""
 
@@ -65,6 +65,10 @@ class HeadModel:
     landmark_spread: Tensor | None = None  # (478,) metres: how far views disagreed when the points were found
     digest: str = ""  # sha256 of the geometry, see `head/files.py`
     licence: str = ""
+
+    def __repr__(self) -> str:
+        """Short: ComfyUI puts every input of a failed node into its message."""
+        return f"<HeadModel '{self.name}', {len(self.template)} vertices, {self.n_shape} + {self.n_expression} components>"
 
     @property
     def n_shape(self) -> int:

@@ -176,7 +176,7 @@ def _checked_name(module: Any, name: Any) -> Name:
     if full in _ALLOWED or _SPARSE.fullmatch(full) or _CHUMPY.fullmatch(full):
         return Name(full)
     raise InputError(
-        f"the pickle asks for '{full[:200]}', which a head model has no use for. It was not run. Get the "
+        f"the pickle asks for '{full[:200]}', which a file of numbers has no use for. It was not run. Get the "
         "file from its own site again."
     )
 
@@ -214,7 +214,7 @@ class _Machine:
     def _step(self, name: str, argument: Any) -> None:
         step = getattr(self, f"_{name.lower()}", None)
         if step is None:
-            raise InputError(f"the pickle uses {name}, which a head model has no use for. Get the file from its own site again.")
+            raise InputError(f"the pickle uses {name}, which a file of numbers has no use for. Get the file from its own site again.")
         if name == "GLOBAL":
             step(argument)
         else:

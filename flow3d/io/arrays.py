@@ -84,7 +84,7 @@ def npz_arrays(path: Path, keys: Collection[str], only: bool = False, kinds: str
     except zipfile.BadZipFile as error:
         raise InputError(f"{path.name}: no npz file, or a damaged one. {_AGAIN}.") from error
     except (EOFError, OSError, NotImplementedError, RuntimeError, zlib.error) as error:  # encrypted, cut short, packed otherwise
-        raise InputError(f"{path.name}: an npz file that cannot be unpacked ({error}). {_AGAIN}.") from error
+        raise InputError(f"{path.name}: an npz file that cannot be unpacked: it is damaged or encrypted. {_AGAIN}.") from error
     return arrays
 
 
@@ -122,8 +122,8 @@ def _pickle(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
         return {name: _plain(name, data[name]) for name in keys if name in data}
     except InputError as error:
         prefix = "" if str(error).startswith(path.name) else f"{path.name}: "
-        cause = str(error).removesuffix(".")
-        raise InputError(f"{prefix}{cause}. Save tensors as NumPy arrays: numpy.savez(file, **arrays).") from None
+        remedy = " Save tensors as NumPy arrays: numpy.savez(file, **arrays)." if "torch" in str(error) else ""
+        raise InputError(f"{prefix}{error}{remedy}") from None
 
 
 def _plain(name: str, value: Any) -> np.ndarray:
@@ -134,7 +134,7 @@ def _plain(name: str, value: Any) -> np.ndarray:
         nonlocal left
         left -= 1  # a list may hold another many times, and that one a third
         if left < 0 or depth > _DEEPEST:
-            raise InputError(f"{name} is nested too deep or too long")
+            raise InputError(f"{name} is nested too deep or too long. {_AGAIN}.")
         if isinstance(x, int | float):
             return np.array(float(x))
         if isinstance(x, list | tuple):
@@ -142,7 +142,7 @@ def _plain(name: str, value: Any) -> np.ndarray:
         try:
             return to_array(x)
         except InputError as error:
-            raise InputError(f"{name}: {error}") from None
+            raise InputError(f"{name}: {error}. {_AGAIN}.") from None
 
     return made(value, 0)
 

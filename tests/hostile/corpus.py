@@ -5,7 +5,7 @@ added; `GOOD` holds values for every node with which it works, or would.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,9 +103,6 @@ GOOD: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
-UNFIT = {"Flow3DLoadFlowControlNet", "Flow3DFlowControlNetApply", "Flow3DLoadAppearanceNetwork", "Flow3DLoadMotionModule"}
-"""Nodes that `GOOD` does not satisfy: they want large networks. A case of theirs has to be refused before these are missed."""
-
 SOCKETS = {
     "FLOW3D_TRACK": ["source", 0], "FLOW3D_HEAD": ["head", 0], "FLOW3D_FIELD": ["field", 0], "FLOW3D_CROP": ["crop", 1],
     "IMAGE": ["image", 0], "MASK": ["mask", 0], "LATENT": ["latents", 0],
@@ -189,7 +186,7 @@ _NO_NUMBERS: list[tuple[str, Any]] = [
 ]  # fmt: skip
 _NO_CHOICES: list[tuple[str, Any]] = [
     ("other", "no such thing"), ("null", None), ("number", 7), ("nan", float("nan")), ("true", True), ("object", {"a": 1}),
-    ("list-within", {"__value__": ["a"]}), ("endless", "x" * 1_000_000), ("control", "\0\x1b[31m\n"), ("empty", ""), ("upper", "OPEN HEAD"),
+    ("list-within", {"__value__": ["a"]}), ("endless", "x" * 200_000), ("control", "\0\x1b[31m\n"), ("empty", ""), ("upper", "OPEN HEAD"),
     ("path", "../../../etc/passwd"), ("object-within", {"__value__": {}}),
 ]  # fmt: skip
 _NO_SOCKETS: list[tuple[str, Any]] = [
@@ -325,19 +322,19 @@ _LANDMARKS = {f"l-{name}.json": ANY for name in ("far", "same-place", "line")}
 # --- curves, keyframes, texts ----------------------------------------------------------------------------------------
 
 _KEYFRAMES = {
-    "garbage": "asdf qwer zxcv", "bytes": "\0\x01\x02", "lines": "\n" * 200_000, "commas": "," * 200_000, "colons": ":" * 100_000,
+    "garbage": "asdf qwer zxcv", "bytes": "\0\x01\x02", "lines": "\n" * 50_000, "commas": "," * 50_000, "colons": ":" * 50_000,
     "equals": "yaw=" * 50_000, "unknown": "evil=1", "near-name": "yawn=1", "nan": "yaw=nan", "infinite": "yaw=inf", "overflow": "yaw=1e999",
     "no-value": "yaw=", "no-name": "=5", "two-values": "yaw: 0: 1, 0: 2", "negative-frame": "yaw: -1: 2", "far-frame": "yaw: 1000000000: 2",
     "endless-frame": "yaw: " + "9" * 5000 + ": 2", "foreign-digits": "yaw: ٣: 5, ²: 4", "endless-number": "yaw=" + "9" * 5000,
     "easing": "yaw: 0: 0, 5: 1 bouncy", "part-frame": "yaw: 0.5: 1", "curve": "yaw: curve * 3", "curve-factor": "yaw: curve * x",
     "code": "import os; os.system('exit')", "attribute": "yaw.__class__=1", "json": '{"yaw": [1, 2]}', "markup": "<script>alert(1)</script>",
-    "long-name": "y" * 1_000_000 + "=1", "many": "\n".join(f"name{i}=1" for i in range(20_000)), "surrogate": "yaw=\ud800", "format": "{0.__class__}%s%n",
-    "nested": "(" * 100_000, "twice": "yaw: 0: 1\nyaw: 0: 2", "spaces": "yaw" + " " * 1_000_000 + "x",
+    "long-name": "y" * 300_000 + "=1", "many": "\n".join(f"name{i}=1" for i in range(5_000)), "surrogate": "yaw=\ud800", "format": "{0.__class__}%s%n",
+    "nested": "(" * 100_000, "twice": "yaw: 0: 1\nyaw: 0: 2", "spaces": "yaw" + " " * 300_000 + "x",
 }  # fmt: skip
 _LARGE_KEYFRAMES = {
-    "enormous": "yaw: " + ", ".join(f"{i}: {i % 7}" for i in range(100_000)) + "x",
-    "pieces": "yaw: " + ", 0" * 300_000,
-    "digits": "yaw: " + "1" * 2_000_000,
+    "enormous": "yaw: " + ", ".join(f"{i}: {i % 7}" for i in range(50_000)) + "x",
+    "pieces": "yaw: " + ", 0" * 200_000,
+    "digits": "yaw: " + "1" * 500_000,
     "dots": "yaw: 0: 0" + " " * 300_000 + "." * 300_000 + "!",
 }
 
@@ -387,8 +384,8 @@ def _wire(kind: str, text: str = "", many: bool = False) -> Prompt:
     return {"wire": {"class_type": "HostileList" if many else "HostileWire", "inputs": {"kind": kind, "json": text}}}
 
 
-def _wired(node: str, name: str, of: str, expect: str = ERROR) -> Case:
-    return Case("wires", f"{short(node)}.{name} {of}", expect, workflow(node, {name: ["wire", 0]}, _wire(of)))
+def _wired(node: str, name: str, of: str, expect: str = ERROR, family: str = "wires") -> Case:
+    return Case(family, f"{short(node)}.{name} {of}", expect, workflow(node, {name: ["wire", 0]}, _wire(of)))
 
 
 _BY_TYPE = {
@@ -430,7 +427,8 @@ def _wires(info: dict[str, Any]) -> Iterator[Case]:
         if of in ("INT", "FLOAT"):
             beyond = [options["max"] * 10 + 10**9, options["min"] - 10**9][turn % 2]
             prompt = workflow(kind, {name: ["wire", 0]}, _wire("json", json.dumps(beyond)))
-            yield Case("wires", f"{short(kind)}.{name} beyond its range", ERROR, prompt, says=(name,))
+            says = () if kind == "Flow3DFlowControlNetApply" else (name,)
+            yield Case("wires", f"{short(kind)}.{name} beyond its range", ERROR, prompt, says=says)
             if kind != "Flow3DFLAMEEdit" and (kind, name) != ("Flow3DFLAMEMix", "weight"):
                 yield _wired(kind, name, _NUMBERS[turn % len(_NUMBERS)])
         elif of == "COMBO":
@@ -503,8 +501,8 @@ def _media() -> Iterator[Case]:
     dot = {"load": {"class_type": "LoadImage", "inputs": {"image": "i-dot.png"}}}
     drawn = {"portrait": ["load", 0], "view": "checkerboard"}
     yield Case("media", "FlowVisualize i-dot.png", ANY, workflow("Flow3DFlowVisualize", drawn, dot))
-    yield _wired("Flow3DFlowVisualize", "portrait", "pictures of nan", ANY)
-    yield _wired("Flow3DFlowWarpPreview", "image", "pictures of infinity", ANY)
+    yield _wired("Flow3DFlowVisualize", "portrait", "pictures of nan", ANY, "media")
+    yield _wired("Flow3DFlowWarpPreview", "image", "pictures of infinity", ANY, "media")
     videos = (
         "v-text.mp4", "v-empty.mp4", "v-cut.mp4", "v-no-frames.mp4", "v-sound.mp4", "v-noise.mp4", "v-dot.gif", "v-picture.mp4",
         "v-list.mp4", "v-list-near.m3u8", "v-concat.mp4", "v-session.mp4", "v-huge.avi", "v-good.mp4",
@@ -534,7 +532,7 @@ def _media() -> Iterator[Case]:
         yield Case("odd tracks", f"{short(kind)} camera-largest", ERROR, workflow(kind, changes, more | {"wide field": field}))
     for name in ("pictures of nan", "pictures of infinity", "pictures of bytes", "pictures of truths", "pictures of two channels", "pictures of five channels"):
         for kind, slot in (("Flow3DPortraitCrop", "image"), ("Flow3DPasteBack", "full_frame")):
-            yield _wired(kind, slot, name, ANY)
+            yield _wired(kind, slot, name, ANY, "odd pictures")
 
 
 def _without_track(more: Prompt) -> Prompt:
@@ -616,5 +614,3 @@ def _harmless() -> Iterator[Case]:
     yield Case("harmless", "the good track", FINE, workflow("Flow3DLoadHeadTrack", {"track": "good.safetensors"}))
     yield Case("harmless", "good live head", FINE, None, path="/flow3d/live/head/open")
 
-
-Make = Callable[[], Any]
