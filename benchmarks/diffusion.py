@@ -99,12 +99,11 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help="of " + ", ".join(PARTS))
     parser.add_argument("--rounds", type=int, default=5, help="of which the median is taken")
-    parser.add_argument("--steps", type=int, default=8, help="sampling steps of the seams")
+    parser.add_argument("--steps", type=int, default=4, help="sampling steps of the seams")
     parser.add_argument("--frames", type=int, default=240, help="whose hints' memory is measured")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    threads = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -120,7 +119,6 @@ def main() -> None:
         figures |= (taken := diffusion_steps.full_width_share(32, 2))
         print(f"\n{width_text(taken)}", flush=True)
     if "seams" in arguments.only:
-        torch.set_num_threads(threads)
         seams = {noise: diffusion_seams.measure(device, arguments.steps, noise) for noise in NOISES}
         figures["seams"] = {noise: {row: asdict(seam) for row, seam in rows.items()} for noise, rows in seams.items()}
         print(f"\n{seams_table(seams)}", flush=True)
