@@ -1,6 +1,5 @@
 """Cancel: how long each stage with a loop goes on after it was told to stop, on a real server and in ComfyUI's own sampling."""
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from busy import second
 from comfy_process import in_comfyui
 from PIL import Image
 
@@ -17,12 +17,6 @@ if TYPE_CHECKING:
 LONG = 97  # frames: 25 at a quarter of their speed
 State = dict[str, Any]
 """A node's in ComfyUI's `progress_state`: `value` of `max` steps are done."""
-
-
-def second() -> float:
-    """A second of a quiet machine's time: on a busy one, of which this process gets a share, as much longer."""
-    share = os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 1.0
-    return max(1.0, share)
 
 
 def ours(kind: str, **inputs: object) -> dict:

@@ -3,18 +3,16 @@
 import base64
 import io
 import json
-import os
-import shutil
 import urllib.error
 import urllib.parse
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
+from comfy_page import NoBrowserError, asked, browser, open_page, screenshot
 from PIL import Image
 
 from comfyui_flow3d.flow3d.camera import Camera
@@ -29,11 +27,6 @@ if TYPE_CHECKING:
     from comfy_server import Server
 
 NEAR = 1e-4  # metres: what the page may differ by
-ARGUMENTS = (
-    "--headless=new --no-sandbox --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader --ignore-gpu-blocklist "
-    "--disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync "
-    "--window-size=1300,1250"
-)
 EDITS: tuple[dict[str, float], ...] = (
     {},
     {"yaw": 25.0, "pitch": -12.5, "roll": 8.0, "x": 3.0, "y": -2.0, "z": 10.0},
@@ -71,43 +64,13 @@ def portrait(head: HeadModel, frames: int = 1) -> HeadTrack:
 
 @pytest.fixture(scope="module")
 def page(server: "Server", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: use `python run.py test`")
-    from selenium.webdriver.chrome.service import Service
-
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("no Chromium with chromedriver on this machine")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in (*ARGUMENTS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(argument)
     server.raw("/settings/Comfy.TutorialCompleted", b"true")
-    page = webdriver.Chrome(options=options, service=Service(driver))
-    page.set_script_timeout(60)
     try:
-        opened(page, server)
-        yield page
-    finally:
-        page.quit()
-
-
-def opened(page: Any, server: "Server") -> None:
-    from test_comfy_canvas import PAGE_LIMIT, until
-
-    page.get(server.url)
-    known = "return !!(window.app?.graph && window.app.canvas && window.LiteGraph?.registered_node_types.Flow3DFLAMEEdit)"
-    until("the page", PAGE_LIMIT, lambda: page.execute_script(known))
-
-
-def asked(page: Any, script: str, *values: object) -> Any:
-    """What an async function's body gives; it may await."""
-    told = page.execute_async_script(
-        f"const give = arguments[arguments.length - 1]; const given = [...arguments].slice(0, -1);"
-        f"(async (given) => {{ {script} }})(given).then((x) => give([x ?? null]), (e) => give(String(e.stack ?? e)))", *values,
-    )  # fmt: skip
-    assert isinstance(told, list), told
-    return told[0]
+        with browser(tmp_path_factory.mktemp("profile"), 1300, 1250) as opened:
+            open_page(opened, server.url)
+            yield opened
+    except NoBrowserError as error:
+        pytest.skip(str(error))
 
 
 PACKED = """
@@ -204,7 +167,7 @@ def edit_node(track: str, **changes: object) -> dict:
     return node("FLAMEEdit", **(dict.fromkeys(first, 0.0) | {"track": [track, 0], "more": ""} | changes))
 
 
-def test_by_hand(server: "Server", page: Any, open_head: HeadModel, tmp_path: Path) -> None:
+def test_by_hand(server: "Server", page: Any, open_head: HeadModel) -> None:
     """Drag, keys, a click on the mouth, the panel and keyframes: all end in widgets, and the run makes of them what was seen."""
     from selenium.webdriver import ActionChains, Keys
 
@@ -254,7 +217,7 @@ def test_by_hand(server: "Server", page: Any, open_head: HeadModel, tmp_path: Pa
     """)  # fmt: skip
     made = page.execute_script(values)
     assert made["smile"] == 0 and made["keyframes"].startswith("smile: 0: 0.6, 24: 0.2 smooth")
-    screenshot(page, tmp_path, "live_dark.png")
+    screenshot(page, "live_dark")
     points = unpacked(asked(page, PACKED + "return packed(n.flow3dLive.points)"))
     sent = asked(page, "return (await app.graphToPrompt()).output[n.id].inputs")
     assert "live" not in sent
@@ -266,7 +229,7 @@ def test_by_hand(server: "Server", page: Any, open_head: HeadModel, tmp_path: Pa
     assert (track.vertices(open_head, slice(12, 13))[0] - points).norm(dim=-1).max() < NEAR
 
 
-def test_it_is_drawn(page: Any, tmp_path: Path) -> None:
+def test_it_is_drawn(page: Any) -> None:
     """A face turned to one side is drawn, in both of the page's themes, and differs from the same face turned to the other."""
     drawn = NEW_NODE + """
         n.widgets.find((w) => w.name === 'yaw').value = given[0]
@@ -288,16 +251,10 @@ def test_it_is_drawn(page: Any, tmp_path: Path) -> None:
     asked(page, palette, "light")
     try:
         asked(page, drawn, -20)
-        shown = screenshot(page, tmp_path, "live_light.png")
+        shown = screenshot(page, "live_light")
         assert np.asarray(Image.open(shown).convert("L")).mean() > 110
     finally:
         asked(page, palette, "dark")
-
-
-def screenshot(page: Any, tmp_path: Path, name: str) -> Path:
-    file = Path(os.environ.get("FLOW3D_SCREENSHOTS", tmp_path)) / name
-    page.save_screenshot(str(file))
-    return file
 
 
 def test_reload_and_undo_keep_the_values(page: Any) -> None:
@@ -375,7 +332,7 @@ def test_plain_sliders_without_webgl(server: "Server", page: Any) -> None:
         }
     """})  # fmt: skip
     page.execute_cdp_cmd("Page.reload", {})
-    opened(page, server)
+    open_page(page, server.url)
     page.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
     names = asked(page, """
         app.graph.clear()
