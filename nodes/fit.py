@@ -87,7 +87,7 @@ def landmark_files() -> list[str]:
 
 def landmark_file(name: str) -> Path:
     """The file of that name. Raises InputError for one that is not there, or leads out of the input folder."""
-    path = path_within(Path(folder_paths.get_input_directory()), name)
+    path = path_within(Path(folder_paths.get_input_directory()), name, "ComfyUI's input folder")
     if path.suffix.lower() not in SUFFIXES or not path.is_file():
         kinds = " or ".join(SUFFIXES)
         raise InputError(f"there is no landmarks file '{name}' ({kinds}) in ComfyUI's input folder. Put it there.")

@@ -41,11 +41,11 @@ def folder_of(name: str) -> Path:
 def track_file(name: str) -> Path:
     """The file of a name from `saved_tracks`. Raises InputError where there is none within ComfyUI's folders."""
     plain, _ = folder_paths.annotated_filepath(name)
-    path = path_within(folder_of(name), plain)
+    path = path_within(folder_of(name), plain, f"ComfyUI's {folder_of(name).name} folder")
     if path.suffix.lower() not in READ_SUFFIXES:
         raise InputError(f"'{name}' is no head track. Choose a {', '.join(READ_SUFFIXES)} file.")
     if not path.is_file():
-        raise InputError(f"there is no '{name}' in ComfyUI's folder. Save a track first, or choose a motion.")
+        raise InputError(f"there is no '{name}' in ComfyUI's {folder_of(name).name} folder. Save a track first, or choose a motion.")
     return path
 
 
@@ -101,7 +101,7 @@ class SaveHeadTrack(io.ComfyNode):
         cls, track: HeadTrack, filename_prefix: str, format: str = FORMATS[0], head: HeadModel | None = None
     ) -> io.NodeOutput:
         output = Path(folder_paths.get_output_directory()).resolve()
-        path_within(output, filename_prefix, new=True)
+        path_within(output, filename_prefix, "ComfyUI's output folder", new=True)
         try:
             folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, str(output))
         except OSError as error:

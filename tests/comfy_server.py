@@ -141,6 +141,15 @@ class Server:
         finally:
             socket.close()
 
+    def failure(self, workflow: dict) -> str:
+        """Why a workflow did not succeed: refused at the door, in the words of the check, or failed in a node."""
+        try:
+            return self.run(workflow).error or ""
+        except Refused as refused:
+            errors = [e for node in refused.reply["node_errors"].values() for e in node["errors"]]
+            own = [e["details"].partition(" - ")[2] for e in errors if e["type"] == "custom_validation_failed"]
+            return own[0] if own else json.dumps(refused.reply)
+
     def outputs(self, run: Run) -> dict[str, dict]:
         """What the nodes of a finished run showed, by node id. The server writes it down just after it says so."""
         for _ in range(100):

@@ -85,6 +85,10 @@ def faces(detector: MediaPipeDetector, two_people: Path) -> list[Face]:
 
 def fits(server: "Server", upload: Path, settings: list[dict[str, Any]]) -> "Run":
     """One FLAME Fit of a picture or a video for each of the settings, its track saved."""
+    return server.run(fitting(server, upload, settings))
+
+
+def fitting(server: "Server", upload: Path, settings: list[dict[str, Any]]) -> dict[str, Any]:
     loader = ("LoadVideo", "file") if upload.suffix == ".mp4" else ("LoadImage", "image")
     prompt: dict[str, Any] = {
         "1": {"class_type": "Flow3DLoadHeadModel", "inputs": {"name": "open head"}},
@@ -100,7 +104,7 @@ def fits(server: "Server", upload: Path, settings: list[dict[str, Any]]) -> "Run
         prompt[f"{i}1"] = {"class_type": "Flow3DFLAMEFit", "inputs": {**shared, **setting}}
         prompt[f"{i}2"] = {"class_type": "PreviewAny", "inputs": {"source": [f"{i}1", 2]}}
         prompt[f"{i}3"] = {"class_type": "Flow3DSaveHeadTrack", "inputs": {"track": [f"{i}1", 0], "filename_prefix": "flow3d/face"}}
-    return server.run(prompt)
+    return prompt
 
 
 def tracks(server: "Server", run: "Run", count: int) -> tuple[list[Any], list[str]]:
@@ -167,12 +171,12 @@ def test_each_of_two_people_who_cross(comfy: "Server", detector: MediaPipeDetect
     ("setting", "says"),
     [
         ({"face_index": 7}, "FLAME Fit: there is no face number 7 (largest): there are 2 faces, numbers 0 to 1."),
-        ({"face_order": "tallest"}, "FLAME Fit: 'face order' is 'tallest', which is not one of largest, left to right"),
+        ({"face_order": "tallest"}, "FLAME Fit: 'face_order' is 'tallest', which is not one of largest, left to right"),
         ({"cuts": "maybe"}, "FLAME Fit: 'cuts' is 'maybe', which is not one of new track, error, ignore."),
         ({"detector": "dlib"}, "FLAME Fit: 'detector' is 'dlib', which is not one of MediaPipe, face-alignment."),
-        ({"landmarks_file": "../secret.json"}, "FLAME Fit: there is no landmarks file '../secret.json' in ComfyUI's input folder."),
-        ({"landmarks_file": "broken.json"}, "broken.json: points has 3 points; it must have 478"),
-        ({"detector": "face-alignment"}, "2DFAN4-11f355bf06.pth.tar, which the detector 'face-alignment' needs, is missing: get it"),
+        ({"landmarks_file": "../secret.json"}, "FLAME Fit: '../secret.json' leads out of ComfyUI's input folder."),
+        ({"landmarks_file": "broken.json"}, "FLAME Fit: broken.json: points has 3 points; it must have 478"),
+        ({"detector": "face-alignment"}, "FLAME Fit: 2DFAN4-11f355bf06.pth.tar, which the detector 'face-alignment' needs, is missing: get it"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_one_sentence(
@@ -181,8 +185,8 @@ def test_what_cannot_be_done_is_one_sentence(
     (comfy.base / "input").mkdir(exist_ok=True)
     (comfy.base / "input" / "broken.json").write_text('{"points": [[1, 2], [3, 4], [5, 6]]}', encoding="utf-8")
     (comfy.base / "secret.json").write_text("{}", encoding="utf-8")
-    told = fits(comfy, two_people, [setting]).error
-    assert told and told.startswith(says) and "\n" not in told
+    told = comfy.failure(fitting(comfy, two_people, [setting]))
+    assert told.startswith(says) and "\n" not in told
 
 
 def test_landmarks_twice_is_an_error(comfy: "Server", two_people: Path, tmp_path: Path) -> None:

@@ -406,13 +406,7 @@ ZERO = dict.fromkeys(
 
 
 def failure(server: "Server", prompt: dict) -> str:
-    """Why a prompt did not succeed: refused at the door, or failed in a node."""
-    from comfy_server import Refused
-
-    try:
-        return server.run(prompt).error or ""
-    except Refused as refused:
-        return json.dumps(refused.reply)
+    return server.failure(prompt)
 
 
 def test_a_wrong_edit_offers_the_right_one(server: "Server") -> None:
@@ -455,18 +449,18 @@ def test_a_mode_that_is_none_is_refused(server: "Server") -> None:
 def test_a_track_is_saved_in_the_output_folder_only(server: "Server", prefix: str) -> None:
     prompt = one("Flow3DFLAMEEdit", **ZERO, more="")
     prompt["3"]["inputs"]["filename_prefix"] = prefix
-    assert "output folder" in failure(server, prompt)
+    assert "ComfyUI's output folder" in failure(server, prompt)
     assert not list(server.base.glob("outside*"))
 
 
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("../custom_nodes/x.safetensors", "is no .safetensors, .csv, .npz, .pkl, .mat file in ComfyUI's input or output folder."),
-        ("../secret.safetensors [output]", "is no .safetensors, .csv, .npz, .pkl, .mat file in ComfyUI's input or output folder."),
-        ("x.exe", "is no .safetensors, .csv, .npz, .pkl, .mat file in ComfyUI's input or output folder."),
-        ("nowhere.safetensors", "there is no 'nowhere.safetensors'."),
-        ("motion: waltz", "There is no bundled motion 'waltz'."),
+        ("../custom_nodes/x.safetensors", "leads out of ComfyUI's input folder."),
+        ("../secret.safetensors [output]", "leads out of ComfyUI's output folder."),
+        ("x.exe", "'x.exe' is no head track. Choose a .safetensors, .csv, .npz, .npy, .pkl, .mat, .json file."),
+        ("nowhere.safetensors", "there is no 'nowhere.safetensors' in ComfyUI's input folder."),
+        ("motion: waltz", "there is no bundled 'motion: waltz'."),
     ],
 )
 def test_a_track_that_is_not_listed_is_refused(server: "Server", name: str, why: str) -> None:
