@@ -24,7 +24,7 @@ ENDS = ("execution_success", "execution_error", "execution_interrupted")
 
 RECORDER = """
     window.told = []
-    const tell = (kind, detail, at) => window.told.push({ kind, detail: detail ?? null, at })
+    const tell = (kind, detail, at) => window.told.push({ kind, detail: detail ?? null, at: performance.timeOrigin + at })
     for (const kind of ['execution_cached', 'executing', 'progress_state', 'execution_success', 'execution_error',
             'execution_interrupted'])
         app.api.addEventListener(kind, (e) => tell(kind, e.detail, performance.now()))
@@ -36,7 +36,7 @@ RECORDER = """
         window.asksForFile = this
     }
 """
-"""Notes what the server tells the page and what is clicked, with milliseconds; and shows file inputs instead of a dialog."""
+"""Notes what the server tells the page and what is clicked, with milliseconds since 1970; shows file inputs instead of a dialog."""
 
 PLACE = """
     const n = app.graph._nodes.find((n) => n.title === given[0]), w = n.widgets.find((w) => w.name === given[1])
@@ -201,13 +201,13 @@ def node_id(page: Any, title: str) -> str:
 
 
 def cancelled(page: Any, node: str, steps: int) -> float:
-    """Run, and press Cancel once a node has done more than so many steps: seconds from there to the word that it stopped."""
+    """Run, and press Cancel once a node has done more than so many steps: seconds from the click until the server stopped."""
     press_run(page)
     asked(page, CANCEL_AT, node, steps)
     end = ended(page)
     assert (end["kind"], end["detail"].get("node_id")) == ("execution_interrupted", node), end
     click = next(e for e in told(page, "click") if e["detail"] == "Cancel current run")
-    return (end["at"] - click["at"]) / 1000
+    return (end["detail"]["timestamp"] - click["at"]) / 1000
 
 
 def test_templates_with_pictures(server: "Server", page: Any) -> None:
