@@ -1,6 +1,6 @@
 """Errors that a user can act on: each message names the node or file, the frame, the cause and the remedy."""
 
-_LONGEST = 900
+_LONGEST = 1500
 """Characters of a message; of a longer one the middle is left out, for its end says what to do."""
 
 

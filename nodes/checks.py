@@ -47,7 +47,9 @@ def checked(named: tuple[str, ...] = (), curves: bool = False) -> Callable[[Exec
             values = dict(zip([p.name for p in parameters][1:], args, strict=False)) | given
             schema = cls.define_schema()
             if missing := [name for name in needed if name not in values]:
-                raise InputError(f"{schema.display_name}: '{missing[0]}' got nothing, as from an empty list. Connect a value.")
+                raise InputError(
+                    f"{schema.display_name}: '{missing[0]}' got nothing, as from an empty list. Connect a value."
+                )
             for part in schema.inputs:
                 looked_up = part.id in named and isinstance(values.get(part.id), str)
                 if part.id in values and not looked_up and (fault := _fault(part, values[part.id], curves)):
@@ -169,7 +171,9 @@ def _wrong_latent(value: Any, _: dict[str, Any]) -> str:
     if not isinstance(samples, Tensor):
         return f"is {told(value)}, not latents. Connect VAE Encode or Empty Latent Image."
     if samples.ndim < 4 or 0 in samples.shape:
-        return f"holds {tuple(samples.shape)}, not (frames, channels, height, width). Connect latents with frames in them."
+        return (
+            f"holds {tuple(samples.shape)}, not (frames, channels, height, width). Connect latents with frames in them."
+        )
     if not samples.isfinite().all():
         return "holds NaN or infinity. Encode the picture again, or sample with another type of numbers."
     return ""

@@ -113,11 +113,10 @@ def test_memory_does_not_grow_with_requests(played: Played) -> None:
     assert max(played.report.memory) < 3e9
 
 
-def test_messages_are_few_and_short(played: Played) -> None:
-    """A message names what was wrong, so there are many; none is longer than a screen."""
-    told = [o.message for o in played.report.outcomes if o.case.path is None and o.message and not o.case.core]
-    assert len(set(told)) > 300, messages(played.report)[:2000]
-    assert max(map(len, told)) < 2 * judge.LONGEST
+def test_messages_say_what_was_wrong(played: Played) -> None:
+    """Hundreds of different faults are not told in a few general sentences."""
+    told = {o.message for o in played.report.outcomes if o.case.path is None and o.message and not o.case.core}
+    assert len(told) > 300, messages(played.report)[:2000]
 
 
 # --- that these tests can fail ---------------------------------------------------------------------------------------

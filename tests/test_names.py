@@ -9,7 +9,9 @@ from comfyui_flow3d.flow3d.io import names
 from comfyui_flow3d.flow3d.io.names import path_within
 
 
-@pytest.mark.parametrize("name", ["a.csv", "flow3d/track_00001_.safetensors", "b c/ä.npz", "..a", "a..b/c", "console.csv", "com10", "-"])
+@pytest.mark.parametrize(
+    "name", ["a.csv", "flow3d/track_00001_.safetensors", "b c/ä.npz", "..a", "a..b/c", "console.csv", "com10", "-"]
+)
 def test_names_within_the_folder(tmp_path: Path, name: str) -> None:
     for new in (False, True):
         assert path_within(tmp_path, name, new=new) == tmp_path.resolve() / name

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from ..errors import InputError
 
-_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])\s*(\..*)?", re.IGNORECASE | re.DOTALL)
+_DEVICES = re.compile(
+    r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])\s*(\..*)?", re.IGNORECASE | re.DOTALL
+)
 _OUT = "leads out of {}"
 _LONGEST_PART, _LONGEST = 200, 1000
 """Bytes: file systems take 255 for a part, and a number and an ending may be added."""

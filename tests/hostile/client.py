@@ -57,7 +57,9 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
-    def ask(self, path: str, body: bytes | None = None, kind: str = "application/json", method: str | None = None) -> Answer:
+    def ask(
+        self, path: str, body: bytes | None = None, kind: str = "application/json", method: str | None = None
+    ) -> Answer:
         """GET, or POST a body. The path goes out as it stands."""
         headers = {"Content-Type": kind} if body is not None else {}
         request = urllib.request.Request(self.url + path, body, headers, method=method)
@@ -78,7 +80,9 @@ class Client:
         answer = self.ask("/prompt", json.dumps({"prompt": prompt, "client_id": self.name}).encode())
         if answer.status != 200 or not isinstance(answer.body, dict) or "prompt_id" not in answer.body:
             return answer
-        if answer.body.get("node_errors"):  # ComfyUI queues what is left of a workflow when one of its outputs is refused
+        if answer.body.get(
+            "node_errors"
+        ):  # ComfyUI queues what is left of a workflow when one of its outputs is refused
             raise RuntimeError("a case has one output: a second one would hide what became of it")
         while time.monotonic() - start < ANSWER_LIMIT:
             try:

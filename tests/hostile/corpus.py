@@ -12,6 +12,7 @@ from typing import Any
 from .files import APPEARANCE, CONTROLNET, FLAME, INPUT, MOTION, HostileFile
 
 DOOR, ERROR, FINE, ANY = "refused at the door", "error at execution", "harmless", "harmless, or an error at execution"
+WIRE, WIRES = "HostileWire", "HostileList"  # of `wires.py`
 Prompt = dict[str, Any]
 X = "x"
 """The id of the node that is tried."""
@@ -44,8 +45,8 @@ LINKS: Prompt = {
     }},
     "mask": {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 64, "height": 64}},
     "latents": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 2}},
-    "model": {"class_type": "HostileWire", "inputs": {"kind": "model", "json": ""}},
-    "prompt": {"class_type": "HostileWire", "inputs": {"kind": "conditioning", "json": ""}},
+    "model": {"class_type": WIRE, "inputs": {"kind": "model", "json": ""}},
+    "prompt": {"class_type": WIRE, "inputs": {"kind": "conditioning", "json": ""}},
 }  # fmt: skip
 """What the nodes that are tried are linked to; none of it takes long."""
 
@@ -140,8 +141,12 @@ class Case:
     folders: bool = False  # needs files in the server's models folders, or links
 
     def __post_init__(self) -> None:
-        kinds = {n.get("class_type") for n in self.body.values() if isinstance(n, dict)} if isinstance(self.body, dict) else set()
-        object.__setattr__(self, "wires", bool(kinds & {"HostileWire", "HostileList"}))
+        kinds = (
+            {n.get("class_type") for n in self.body.values() if isinstance(n, dict)}
+            if isinstance(self.body, dict)
+            else set()
+        )
+        object.__setattr__(self, "wires", bool(kinds & {WIRE, WIRES}))
 
 
 def corpus(info: dict[str, Any], files: list[HostileFile], secret: str) -> list[Case]:
@@ -159,8 +164,14 @@ def corpus(info: dict[str, Any], files: list[HostileFile], secret: str) -> list[
 
 
 def workflow(kind: str, changes: dict[str, Any], more: Prompt | None = None, slot: int = 0) -> Prompt:
-    """A workflow around the node that is tried. It holds all of `LINKS`, so that the server keeps what it made of them."""
-    nodes: Prompt = {**LINKS, **(more or {}), X: {"class_type": kind, "inputs": {**GOOD.get(kind, {}), **changes}}}
+    """A workflow around the node that is tried.
+
+    It holds all of `LINKS` that any server knows, so that the server keeps what it made of them from case to case.
+    """
+    inputs = {**GOOD.get(kind, {}), **changes}
+    linked = {v[0] for v in inputs.values() if isinstance(v, list) and v and isinstance(v[0], str)}
+    links = {name: node for name, node in LINKS.items() if node["class_type"] != WIRE or name in linked}
+    nodes: Prompt = {**links, **(more or {}), X: {"class_type": kind, "inputs": inputs}}
     return nodes | {"out": {"class_type": "PreviewAny", "inputs": {"source": [X, slot]}}}
 
 
@@ -201,7 +212,9 @@ def _inputs(info: dict[str, Any]) -> Iterator[Case]:
         turn += 1
         where = f"{short(kind)}.{name}"
 
-        def case(what: str, value: Any, expect: str, kind: str = kind, name: str = name, where: str = where, **more: Any) -> Case:
+        def case(
+            what: str, value: Any, expect: str, kind: str = kind, name: str = name, where: str = where, **more: Any
+        ) -> Case:
             return Case("inputs", f"{where} {what}", expect, workflow(kind, {name: value}), **more)
 
         if of in ("INT", "FLOAT"):
@@ -256,8 +269,18 @@ def _paths(info: dict[str, Any], secret: str) -> Iterator[Case]:
             if link and kind not in ("Flow3DLoadHeadTrack", "Flow3DFLAMEFit"):
                 continue  # whoever may put links into the models folder means them: ComfyUI follows them
             yield Case("paths", f"{short(kind)} {what}", DOOR, workflow(kind, {name: pattern}), folders=link)
-    yield Case("paths", "LoadHeadTrack motion-up", DOOR, workflow("Flow3DLoadHeadTrack", {"track": "motion: ../../../secret/good"}))
-    yield Case("paths", "LoadHeadTrack motion-absolute", DOOR, workflow("Flow3DLoadHeadTrack", {"track": f"motion: {secret}/good"}))
+    yield Case(
+        "paths",
+        "LoadHeadTrack motion-up",
+        DOOR,
+        workflow("Flow3DLoadHeadTrack", {"track": "motion: ../../../secret/good"}),
+    )
+    yield Case(
+        "paths",
+        "LoadHeadTrack motion-absolute",
+        DOOR,
+        workflow("Flow3DLoadHeadTrack", {"track": f"motion: {secret}/good"}),
+    )
     yield Case("paths", "LoadHeadTrack motion-none", DOOR, workflow("Flow3DLoadHeadTrack", {"track": "motion: "}))
     yield Case("paths", "LoadHeadTrack motion-null", DOOR, workflow("Flow3DLoadHeadTrack", {"track": "motion: \0"}))
     refused = {
@@ -288,21 +311,35 @@ def _files(files: list[HostileFile]) -> Iterator[Case]:
         elif folder == MOTION:
             yield _file(file, "Flow3DLoadMotionModule", {"name": file.name, "positions": "stretch"})
         elif folder.startswith(INPUT) and file.name[:2] in ("t-", "c-", "a-", "p-", "m-"):
-            yield _file(file, "Flow3DLoadHeadTrack", {"track": file.name, "head": ["head", 0]}, _TRACKS.get(file.name, ERROR))
+            yield _file(
+                file, "Flow3DLoadHeadTrack", {"track": file.name, "head": ["head", 0]}, _TRACKS.get(file.name, ERROR)
+            )
         elif folder.startswith(f"{INPUT}/"):
             name = f"{folder.removeprefix(f'{INPUT}/')}/{file.name}"
-            yield Case("files", f"LoadHeadTrack {name}", ERROR, workflow("Flow3DLoadHeadTrack", {"track": name, "head": ["head", 0]}))
+            yield Case(
+                "files",
+                f"LoadHeadTrack {name}",
+                ERROR,
+                workflow("Flow3DLoadHeadTrack", {"track": name, "head": ["head", 0]}),
+            )
         elif folder == INPUT and file.name.startswith("l-"):
             yield _file(file, "Flow3DFLAMEFit", {"landmarks_file": file.name}, _LANDMARKS.get(file.name, ERROR))
         assert models == (folder in (FLAME, CONTROLNET, APPEARANCE, MOTION))
     # The same bytes under the name of another kind.
     for name in ("i-dot.png", "v-good.mp4", "nobody.safetensors", "nobody.csv", "l-few.json", "l-code.npz"):
         expect = DOOR if name.startswith(("i-", "v-", "nobody")) else ERROR
-        yield Case("files", f"LoadHeadTrack {name}", expect, workflow("Flow3DLoadHeadTrack", {"track": name, "head": ["head", 0]}))
+        yield Case(
+            "files",
+            f"LoadHeadTrack {name}",
+            expect,
+            workflow("Flow3DLoadHeadTrack", {"track": name, "head": ["head", 0]}),
+        )
     for name in ("a-empty.json", "a-code.npz", "nobody.json", "i-dot.png", "good.safetensors"):
         expect = ERROR if name.startswith("a-") else DOOR
         yield Case("files", f"FLAMEFit {name}", expect, workflow("Flow3DFLAMEFit", {"landmarks_file": name}))
-    yield Case("files", "LoadHeadTrack parameters without head", ERROR, workflow("Flow3DLoadHeadTrack", {"track": "a-nan.npz"}))
+    yield Case(
+        "files", "LoadHeadTrack parameters without head", ERROR, workflow("Flow3DLoadHeadTrack", {"track": "a-nan.npz"})
+    )
 
 
 def _file(file: HostileFile, kind: str, changes: dict[str, Any], expect: str = ERROR) -> Case:
@@ -381,7 +418,7 @@ def _texts() -> Iterator[Case]:
 
 
 def _wire(kind: str, text: str = "", many: bool = False) -> Prompt:
-    return {"wire": {"class_type": "HostileList" if many else "HostileWire", "inputs": {"kind": kind, "json": text}}}
+    return {"wire": {"class_type": WIRES if many else WIRE, "inputs": {"kind": kind, "json": text}}}
 
 
 def _wired(node: str, name: str, of: str, expect: str = ERROR, family: str = "wires") -> Case:
@@ -453,6 +490,7 @@ def _wires(info: dict[str, Any]) -> Iterator[Case]:
 
 def _sizes() -> Iterator[Case]:
     """What asks for more memory than there is, by values that are allowed one by one or come from a link."""
+
     def linked(node: str, name: str, value: float) -> Case:
         prompt = workflow(node, {name: ["wire", 0]}, _wire("json", json.dumps(value)))
         return Case("sizes", f"{short(node)}.{name} = {value:g}", ERROR, prompt, says=(name,))
@@ -473,8 +511,18 @@ def _sizes() -> Iterator[Case]:
     yield Case("sizes", "FLAMETime too many frames", ERROR, workflow("Flow3DFLAMETime", slow), says=("frames",))
     far = {"track": ["source", 0], "keyframes": "yaw: 0: 0, 1999: 3"}
     minutes = {"minutes": {"class_type": "Flow3DFLAMEEdit", "inputs": {**GOOD["Flow3DFLAMEEdit"], **far}}}
-    yield Case("sizes", "RenderHead of minutes", ERROR, workflow("Flow3DRenderHead", {"track": ["minutes", 0], "size": 4096}, minutes), says=("GB",))
-    for node, name in (("Flow3DPortraitCrop", "image"), ("Flow3DPasteBack", "result"), ("Flow3DPasteBack", "full_frame")):
+    yield Case(
+        "sizes",
+        "RenderHead of minutes",
+        ERROR,
+        workflow("Flow3DRenderHead", {"track": ["minutes", 0], "size": 4096}, minutes),
+        says=("GB",),
+    )
+    for node, name in (
+        ("Flow3DPortraitCrop", "image"),
+        ("Flow3DPasteBack", "result"),
+        ("Flow3DPasteBack", "full_frame"),
+    ):
         prompt = workflow(node, {name: ["wire", 0]}, _wire("endless pictures"))
         yield Case("sizes", f"{short(node)}.{name} endless", ERROR, prompt)
     wide = {
@@ -483,7 +531,9 @@ def _sizes() -> Iterator[Case]:
         "twenty": {"class_type": "Flow3DFLAMETime", "inputs": {**GOOD["Flow3DFLAMETime"], "frames": 20}},
     }  # fmt: skip
     encode = {"source": ["load", 0], "target": ["wide", 0], "size": 0, "preview_frames": 0}
-    yield Case("sizes", "FlowEncode of the largest pictures", ERROR, workflow("Flow3DFlowEncode", encode, wide), says=("GB",))
+    yield Case(
+        "sizes", "FlowEncode of the largest pictures", ERROR, workflow("Flow3DFlowEncode", encode, wide), says=("GB",)
+    )
 
 
 # --- pictures, videos, odd tracks ------------------------------------------------------------------------------------
@@ -496,8 +546,15 @@ def _media() -> Iterator[Case]:
         for kind in ("Flow3DFLAMEFit", "Flow3DFlowWarpPreview", "Flow3DFlowWarpVideo", "Flow3DPortraitCrop"):
             yield Case("media", f"{short(kind)} {name}", ERROR, workflow(kind, {"image": ["load", 0]}, more))
         yield Case("media", f"PortraitCrop {name} without a track", ERROR, _without_track(more))
-        yield Case("media", f"PasteBack {name} as the result", ANY, workflow("Flow3DPasteBack", {"result": ["load", 0]}, more))
-        yield Case("media", f"PasteBack {name} as the full frame", ERROR, workflow("Flow3DPasteBack", {"full_frame": ["load", 0]}, more))
+        yield Case(
+            "media", f"PasteBack {name} as the result", ANY, workflow("Flow3DPasteBack", {"result": ["load", 0]}, more)
+        )
+        yield Case(
+            "media",
+            f"PasteBack {name} as the full frame",
+            ERROR,
+            workflow("Flow3DPasteBack", {"full_frame": ["load", 0]}, more),
+        )
     dot = {"load": {"class_type": "LoadImage", "inputs": {"image": "i-dot.png"}}}
     drawn = {"portrait": ["load", 0], "view": "checkerboard"}
     yield Case("media", "FlowVisualize i-dot.png", ANY, workflow("Flow3DFlowVisualize", drawn, dot))
@@ -510,9 +567,26 @@ def _media() -> Iterator[Case]:
     for name in videos:
         more = {"load": {"class_type": "LoadVideo", "inputs": {"file": name}}}
         says = () if name in ("v-dot.gif", "v-picture.mp4", "v-good.mp4", "v-noise.mp4") else (name,)
-        yield Case("media", f"FLAMEFit {name}", ERROR, workflow("Flow3DFLAMEFit", {"image": ["load", 0]}, more), says=says)
-        sound = ANY if name in ("v-good.mp4", "v-sound.mp4", "v-no-frames.mp4", "v-dot.gif", "v-picture.mp4", "v-noise.mp4", "v-huge.avi") else ERROR
-        yield Case("media", f"FlowWarpVideo sound {name}", sound, workflow("Flow3DFlowWarpVideo", {"sound": ["load", 0]}, more))
+        yield Case(
+            "media", f"FLAMEFit {name}", ERROR, workflow("Flow3DFLAMEFit", {"image": ["load", 0]}, more), says=says
+        )
+        sound = (
+            ANY
+            if name
+            in (
+                "v-good.mp4",
+                "v-sound.mp4",
+                "v-no-frames.mp4",
+                "v-dot.gif",
+                "v-picture.mp4",
+                "v-noise.mp4",
+                "v-huge.avi",
+            )
+            else ERROR
+        )
+        yield Case(
+            "media", f"FlowWarpVideo sound {name}", sound, workflow("Flow3DFlowWarpVideo", {"sound": ["load", 0]}, more)
+        )
     for name in (
         "expression-wide", "offsets-few", "frame-offsets-few", "head-other", "joints-many", "joint-names-others",
     ):  # fmt: skip
@@ -523,14 +597,32 @@ def _media() -> Iterator[Case]:
             ("Flow3DSaveHeadTrack", "track", {"format": "csv"}), ("Flow3DSaveHeadTrack", "track", {"format": "glb"}), ("Flow3DPortraitCrop", "track", {}),
         ):  # fmt: skip
             what = changes.get("format", slot)
-            yield Case("odd tracks", f"{short(kind)}.{what} {name}", ANY, workflow(kind, {**changes, slot: ["load", 0]}, more), node="*")
+            yield Case(
+                "odd tracks",
+                f"{short(kind)}.{what} {name}",
+                ANY,
+                workflow(kind, {**changes, slot: ["load", 0]}, more),
+                node="*",
+            )
     more = {"load": {"class_type": "Flow3DLoadHeadTrack", "inputs": {"track": "t-camera-largest.safetensors"}}}
-    field = {"class_type": "Flow3DFlowEncode", "inputs": {**GOOD["Flow3DFlowEncode"], "source": ["load", 0], "target": ["load", 0]}}
+    field = {
+        "class_type": "Flow3DFlowEncode",
+        "inputs": {**GOOD["Flow3DFlowEncode"], "source": ["load", 0], "target": ["load", 0]},
+    }
     for kind, changes in (
         ("Flow3DRenderHead", {"track": ["load", 0], "size": 0}), ("Flow3DFlowWarpPreview", {"field": ["wide field", 0]}), ("Flow3DFlowWarpVideo", {"field": ["wide field", 0]}),
     ):  # fmt: skip
-        yield Case("odd tracks", f"{short(kind)} camera-largest", ERROR, workflow(kind, changes, more | {"wide field": field}))
-    for name in ("pictures of nan", "pictures of infinity", "pictures of bytes", "pictures of truths", "pictures of two channels", "pictures of five channels"):
+        yield Case(
+            "odd tracks", f"{short(kind)} camera-largest", ERROR, workflow(kind, changes, more | {"wide field": field})
+        )
+    for name in (
+        "pictures of nan",
+        "pictures of infinity",
+        "pictures of bytes",
+        "pictures of truths",
+        "pictures of two channels",
+        "pictures of five channels",
+    ):
         for kind, slot in (("Flow3DPortraitCrop", "image"), ("Flow3DPasteBack", "full_frame")):
             yield _wired(kind, slot, name, ANY, "odd pictures")
 
@@ -557,14 +649,23 @@ def _links() -> Iterator[Case]:
     two = {
         "a": {"class_type": edit, "inputs": {**GOOD[edit], "track": ["b", 0]}}, "b": {"class_type": edit, "inputs": {**GOOD[edit], "track": ["a", 0]}},
     }  # fmt: skip
-    yield Case("links", "a circle", DOOR, {**two, X: {"class_type": report, "inputs": {"track": ["a", 0], "width": 768}}}, core=True, node="*")
+    yield Case(
+        "links",
+        "a circle",
+        DOOR,
+        {**two, X: {"class_type": report, "inputs": {"track": ["a", 0], "width": 768}}},
+        core=True,
+        node="*",
+    )
 
 
 def _bodies() -> Iterator[Case]:
     """Bodies that are no workflow. What becomes of them is ComfyUI's affair, but the server has to go on."""
     good = workflow("Flow3DLoadHeadTrack", {})
     for name, body in {
-        "no-class": {X: {"inputs": {}}}, "other-class": {X: {"class_type": "Flow3DNothing", "inputs": {}}}, "empty": {},
+        "no-class": {X: {"inputs": {}}},
+        "other-class": {X: {"class_type": "Flow3DNothing", "inputs": {}}},
+        "empty": {},
         "no-output": {X: {"class_type": "Flow3DLoadHeadModel", "inputs": {"name": "open head"}}},
     }.items():
         yield Case("bodies", name, DOOR, body, core=True, node="*")
@@ -606,11 +707,17 @@ def _harmless() -> Iterator[Case]:
     yield Case("harmless", "numbers as text", FINE, workflow(edit, {"yaw": "5", "frames": "3"}))
     yield Case("harmless", "number as truth", FINE, workflow(edit, {"yaw": True}))
     yield Case("harmless", "tiny number", FINE, workflow(edit, {"yaw": 5e-324}))
-    yield Case("harmless", "truth as text", FINE, workflow("Flow3DFLAMERetarget", {"jaw": "false", "eyes": [], "pose": {}} | {"eyes": ""}))
+    yield Case(
+        "harmless",
+        "truth as text",
+        FINE,
+        workflow("Flow3DFLAMERetarget", {"jaw": "false", "eyes": [], "pose": {}} | {"eyes": ""}),
+    )
     yield Case("harmless", "notes alone", FINE, workflow(edit, {"keyframes": "# " + "x" * 200_000}))
-    yield Case("harmless", "curve", FINE, workflow(edit, {"curve": ["wire", 0], "keyframes": "yaw: curve"}, _wire("numbers")))
+    yield Case(
+        "harmless", "curve", FINE, workflow(edit, {"curve": ["wire", 0], "keyframes": "yaw: curve"}, _wire("numbers"))
+    )
     yield Case("harmless", "slider curve", FINE, workflow(edit, {"yaw": ["wire", 0]}, _wire("numbers")))
     yield Case("harmless", "motion again", FINE, workflow("Flow3DLoadHeadTrack", {}))
     yield Case("harmless", "the good track", FINE, workflow("Flow3DLoadHeadTrack", {"track": "good.safetensors"}))
     yield Case("harmless", "good live head", FINE, None, path="/flow3d/live/head/open")
-

@@ -115,7 +115,13 @@ def _tracks(trap: Trap, scratch: Path) -> Iterator[tuple[str, bytes]]:
     yield from ((f"t-{name}.safetensors", data) for name, data in _lying_headers(good))
     for name, change in (_TRACK_CHANGES | _META_CHANGES).items():
         yield f"t-{name}.safetensors", _changed(good, change)
-    for name, text in (("deep", "[" * 100_000), ("no-json", "{"), ("list", "[1, 2]"), ("number", "17"), ("endless", "1" * 5000)):
+    for name, text in (
+        ("deep", "[" * 100_000),
+        ("no-json", "{"),
+        ("list", "[1, 2]"),
+        ("number", "17"),
+        ("endless", "1" * 5000),
+    ):
         header, body = taken_apart(good)
         header["__metadata__"]["flow3d"] = text
         yield f"t-meta-{name}.safetensors", put_together(header, body)
@@ -131,7 +137,12 @@ def _lying_headers(good: bytes) -> Iterator[tuple[str, bytes]]:
         header["rotation"] |= entry
         yield name, put_together(header, body)
     header, body = taken_apart(good)
-    yield "many-names", put_together(header | {f"x{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(20_000)}, body)
+    yield (
+        "many-names",
+        put_together(
+            header | {f"x{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(20_000)}, body
+        ),
+    )
 
 
 def _changed(data: bytes, change: Change) -> bytes:
@@ -288,9 +299,13 @@ def zip_bomb(names: list[str], size: int) -> bytes:
         fields = struct.pack("<HHHHHIIIHH", 20, 0, 8, 0, 0, 0, len(packed), size, len(name), 0)
         start = file.tell()
         file.write(b"PK\3\4" + fields + name.encode() + packed)
-        directory.write(b"PK\1\2" + struct.pack("<H", 20) + fields + struct.pack("<HHHII", 0, 0, 0, 0, start) + name.encode())
+        directory.write(
+            b"PK\1\2" + struct.pack("<H", 20) + fields + struct.pack("<HHHII", 0, 0, 0, 0, start) + name.encode()
+        )
     at, table = file.tell(), directory.getvalue()
-    return file.getvalue() + table + b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, len(names), len(names), len(table), at, 0)
+    return (
+        file.getvalue() + table + b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, len(names), len(names), len(table), at, 0)
+    )
 
 
 def _npy_header(shape: str, body: bytes = b"", dtype: str = "<f4") -> bytes:
@@ -306,8 +321,14 @@ def _lying_arrays(trap: Trap, keys: tuple[str, str]) -> Iterator[tuple[str, byte
     yield "code.npz", _npz({first: objects, second: np.zeros((1, 3))}, pickled=True)
     yield "bomb.npz", zip_bomb([f"{first}.npy"], 3 << 30)
     yield "bombs.npz", zip_bomb([f"{name}.npy" for name in (first, second, "a", "b", "c", "d")], 800 << 20)
-    yield "lying.npz", _archive({f"{first}.npy": _npy_header("(2**40,)"), f"{second}.npy": _npy_header("(4611686018427387904, 2)")})
-    yield "negative.npz", _archive({f"{first}.npy": _npy_header("(-1, 3)", bytes(12)), f"{second}.npy": _npy_header("(3,)", bytes(12))})
+    yield (
+        "lying.npz",
+        _archive({f"{first}.npy": _npy_header("(2**40,)"), f"{second}.npy": _npy_header("(4611686018427387904, 2)")}),
+    )
+    yield (
+        "negative.npz",
+        _archive({f"{first}.npy": _npy_header("(-1, 3)", bytes(12)), f"{second}.npy": _npy_header("(3,)", bytes(12))}),
+    )
     yield "call.npz", _archive({f"{first}.npy": _npy_header("(__import__('os').system('exit'),)", bytes(12))})
     yield "text-inside.npz", _archive({f"{first}.npy": b"no array", f"{second}.npy": b""})
     yield "cut.npz", _npz({first: np.zeros((40, 40)), second: np.zeros((40, 3))})[:900]
@@ -492,13 +513,18 @@ def _videos(scratch: Path, secret: Path) -> Iterator[tuple[str, bytes]]:
     yield "v-list.mp4", playlist.format(secret / "clip.ts").encode()
     yield "v-list-near.m3u8", playlist.format("../../secret/clip.ts").encode()
     yield "v-concat.mp4", f"ffconcat version 1.0\nfile '{secret / 'clip.ts'}'\n".encode()
-    yield "v-session.mp4", b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n"
+    yield (
+        "v-session.mp4",
+        b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+    )
     yield "v-huge.avi", _huge_sides(scratch)
 
 
 def _gif(side: int) -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", (side, side)).save(file, "gif", save_all=True, append_images=[Image.new("RGB", (side, side), "red")])
+    Image.new("RGB", (side, side)).save(
+        file, "gif", save_all=True, append_images=[Image.new("RGB", (side, side), "red")]
+    )
     return file.getvalue()
 
 
@@ -553,7 +579,14 @@ def _heads(trap: Trap, scratch: Path) -> Iterator[tuple[str, bytes]]:
         ("name-number", _head_meta(header, name=5)),
     ):  # fmt: skip
         yield f"h-meta-{name}.safetensors", put_together(header | {"__metadata__": {"flow3d": meta}}, body)
-    small = {"format": "flow3d-head-1", "name": "x", "licence": "", "parents": [-1], "joint_names": ["root"], "expression_names": []}
+    small = {
+        "format": "flow3d-head-1",
+        "name": "x",
+        "licence": "",
+        "parents": [-1],
+        "joint_names": ["root"],
+        "expression_names": [],
+    }
     tiny = {
         "template": torch.zeros(3, 3), "shape_basis": torch.zeros(1, 3, 3), "expression_basis": torch.zeros(1, 3, 3),
         "joint_regressor": torch.ones(1, 3) / 3, "skin_weights": torch.ones(3, 1), "faces": torch.tensor([[0, 1, 2]]),
@@ -582,8 +615,9 @@ def _left(trap: Trap, scratch: Path) -> Iterator[tuple[str, bytes]]:
     yield f"{'c' * 64}.head.safetensors", put_together({k: v for k, v in header.items() if k != "faces"}, body)
     yield f"{'d' * 64}.head.safetensors", pickle.dumps(trap.code("live head"))
     yield f"{'e' * 64}.track.safetensors", track_bytes(scratch, replace(still(), head_name="x", head_digest="c" * 64))
-    yield f"{'f' * 64}.head.safetensors", put_together(
-        header | {"__metadata__": {"flow3d": '{"format": "flow3d-head-1"}'}}, body
+    yield (
+        f"{'f' * 64}.head.safetensors",
+        put_together(header | {"__metadata__": {"flow3d": '{"format": "flow3d-head-1"}'}}, body),
     )
 
 
@@ -617,7 +651,10 @@ def _weights(trap: Trap) -> Iterator[tuple[str, bytes]]:
     yield "w-control.safetensors", save(control)
     yield "w-control-meta.safetensors", save(control, {"flow3d": "[" * 50_000, "format": "7"})
     yield "w-motion.safetensors", save(motion)
-    yield "w-unet.safetensors", save({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1), "first_stage_model.x": torch.zeros(1)})
+    yield (
+        "w-unet.safetensors",
+        save({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1), "first_stage_model.x": torch.zeros(1)}),
+    )
     yield "w-portrait.safetensors", save({"appearance_control_model.input_blocks.0.0.weight": torch.zeros(1)})
     yield "w-sdxl.safetensors", save({"conditioner.embedders.0.x": torch.zeros(1)})
     yield "w-lora.safetensors", save({"lora_unet_x.lora_up.weight": torch.zeros(1)})

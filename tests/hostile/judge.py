@@ -2,7 +2,7 @@
 
 import re
 
-LONGEST = 1000  # characters
+LONGEST = 1600  # characters
 _INTERNALS = re.compile(
     r"NoneType|has no attribute|object is not|not (subscriptable|iterable|callable|hashable)|unhashable|unsupported operand|"
     r"\b\w+(Error|Exception|Warning)\b|Traceback|<(class|function|built-in|module|method)\b|<[\w.]+ object|object at 0x|"

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from .client import Answer, Client
-from .corpus import ANY, DOOR, ERROR, FINE, GOOD, LINKS, Case, corpus
+from .corpus import ANY, DOOR, ERROR, FINE, GOOD, LINKS, WIRE, Case, corpus
 from .files import HostileFile, Trap, hostile_files, track_bytes, video
 from .judge import faults
 
@@ -130,7 +130,10 @@ class GoodJob:
 
     def __call__(self) -> str:
         """Empty, or what is wrong."""
-        nodes = {**LINKS, "warp": {"class_type": "Flow3DFlowWarpPreview", "inputs": GOOD["Flow3DFlowWarpPreview"]}}
+        nodes = {
+            **{k: v for k, v in LINKS.items() if v["class_type"] != WIRE},
+            "warp": {"class_type": "Flow3DFlowWarpPreview", "inputs": GOOD["Flow3DFlowWarpPreview"]},
+        }
         nodes["show"] = {"class_type": "PreviewImage", "inputs": {"images": ["warp", 0]}}
         answer = self.client.queue(nodes)
         if not answer.succeeded:
@@ -168,7 +171,10 @@ def run(client: Client, cases: Sequence[Case], pid: int | None, told: Callable[[
             report.troubles.append(f"after {family}: {trouble}")
         if pid:
             report.memory.append(psutil.Process(pid).memory_info().rss)
-        told(f"{family}: {count} requests, {time.monotonic() - start:.1f} s" + (f", {report.memory[-1] / 1e6:.0f} MB" if pid else ""))
+        told(
+            f"{family}: {count} requests, {time.monotonic() - start:.1f} s"
+            + (f", {report.memory[-1] / 1e6:.0f} MB" if pid else "")
+        )
     return report
 
 
@@ -195,7 +201,15 @@ def _wrong_route(case: Case, answer: Answer) -> list[str]:
 
 
 def _wrong(case: Case, answer: Answer, names: dict[str, str]) -> list[str]:
-    got = DOOR if answer.refused is not None else ERROR if answer.failed else FINE if answer.succeeded else f"HTTP {answer.status}"
+    got = (
+        DOOR
+        if answer.refused is not None
+        else ERROR
+        if answer.failed
+        else FINE
+        if answer.succeeded
+        else f"HTTP {answer.status}"
+    )
     if got != case.expect and not (case.expect == ANY and got in (ERROR, FINE)):
         return [f"{got}, not {case.expect}"]
     if got == FINE or case.core:
@@ -204,7 +218,9 @@ def _wrong(case: Case, answer: Answer, names: dict[str, str]) -> list[str]:
         assert answer.refused is not None
         if case.node not in answer.refused:
             return [f"refused for {list(answer.refused)}, not for {case.node}"]
-        return [w for e in answer.refused[case.node] for w in _wrong_refusal(e, names[case.body[case.node]["class_type"]])]
+        return [
+            w for e in answer.refused[case.node] for w in _wrong_refusal(e, names[case.body[case.node]["class_type"]])
+        ]
     assert answer.failed is not None
     node, message = answer.failed["node_id"], answer.failed["exception_message"].strip()
     if case.node not in ("*", node):
@@ -222,7 +238,9 @@ def _wrong_refusal(error: dict[str, Any], node: str) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--server", required=True, help="address, such as http://127.0.0.1:8188; it is not left as it was")
+    parser.add_argument(
+        "--server", required=True, help="address, such as http://127.0.0.1:8188; it is not left as it was"
+    )
     parser.add_argument("--base", type=Path, help="the server's base directory, for files in its models folders")
     parser.add_argument("--pid", type=int, help="the server's process, to watch its memory")
     parser.add_argument("--family", help="only this family of requests")
@@ -241,18 +259,25 @@ def main() -> int:
     return 1 if report.wrong or report.troubles else 0
 
 
-def chosen(client: Client, files: Sequence[HostileFile], place: Place, folders: bool, family: str | None = None) -> list[Case]:
+def chosen(
+    client: Client, files: Sequence[HostileFile], place: Place, folders: bool, family: str | None = None
+) -> list[Case]:
     """The cases that this server can be asked: those with its files, and with the node of `wires.py` where it has that."""
     info = client.ask("/object_info").body
     cases = corpus(info, list(files), str(place.secret))
-    able = [c for c in cases if (folders or not c.folders) and (not c.wires or "HostileWire" in info)]
+    able = [c for c in cases if (folders or not c.folders) and (not c.wires or WIRE in info)]
     return [c for c in able if family in (None, c.family)]
 
 
 def summary(report: Report) -> str:
     lines = [f"{o.case.family}: {o.case.name}: {'; '.join(o.faults)}\n    {o.message[:500]!r}" for o in report.wrong]
     lines += report.troubles
-    return "\n".join([*lines, f"{len(report.outcomes)} requests, {len(report.wrong)} answered wrongly, {len(report.troubles)} troubles"])
+    return "\n".join(
+        [
+            *lines,
+            f"{len(report.outcomes)} requests, {len(report.wrong)} answered wrongly, {len(report.troubles)} troubles",
+        ]
+    )
 
 
 def messages(report: Report) -> str:

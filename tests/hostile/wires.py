@@ -111,7 +111,9 @@ MADE = {
     "conditioning in two axes": lambda: [[torch.zeros(77, 16), {}]],
     "landmarks without frames": lambda: {"frames": [], "image_size": (64, 64)},
     "landmarks of text": lambda: {"frames": [[{"landmarks_xy": "text"}]], "image_size": (64, 64)},
-    "landmarks of nan": lambda: {"frames": [[{"landmarks_xy": np.full((478, 2), np.nan), "landmarks_3d": np.zeros((478, 3))}]]},
+    "landmarks of nan": lambda: {
+        "frames": [[{"landmarks_xy": np.full((478, 2), np.nan), "landmarks_3d": np.zeros((478, 3))}]]
+    },
 }
 
 
