@@ -269,6 +269,8 @@ def test(args: list[str]) -> int:
     python = environment("demo,test", comfyui)
     # Threads that wait for each other must not spin: on two busy cores that costs many times the work itself.
     env = {"OMP_WAIT_POLICY": "passive", **os.environ, "FLOW3D_RUN": "test", **({"COMFYUI_PATH": str(comfyui)} if comfyui else {})}
+    if not args:  # all of them: two files at a time, each with one thread, which suits the tests' small pictures and networks
+        args, env = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"], {"OMP_NUM_THREADS": "1", **env}
     return call([python, "-m", "pytest", *args], cwd=ROOT, env=env)
 
 

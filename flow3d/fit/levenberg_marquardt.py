@@ -398,7 +398,7 @@ class Solver:
     ) -> tuple[Shared, Pose]:
         """At most `steps` damped steps of all frames together with their shape, and with the focal length where asked.
 
-        `stepped` is called before each; it may raise to cancel.
+        `stepped` is called before each and before each of its trials; it may raise to cancel.
         """
         seen = seen.at(self.landmarks)
         damping, enough = _FIRST_DAMPING, _ENOUGH + _ENOUGH_A_FRAME * len(seen)
@@ -410,6 +410,7 @@ class Solver:
             system.gradient[:, -3:] -= determined[:, None] * x.translation / distance**2
             before = self._joint_cost(shared, x, seen, determined)
             for attempt in range(_TRIALS):
+                stepped()
                 common, own = self._joint_step(system, shared, x, damping)
                 trial = self._shared_stepped(shared, common), self._stepped(x, own)
                 gained = before - self._joint_cost(*trial, seen, determined)

@@ -109,6 +109,7 @@ def _solve(solver: Solver, seen: Observations, measured: Tensor, solve_focal: bo
     for first in range(0, len(seen), _BATCH):
         part = seen[first : first + _BATCH]
         x = solver.pose_steps(shared, near[first : first + _BATCH], part, _POSE_STEPS)
+        reached(first)
         done.append(solver.frame_steps(shared, x, part, _FRAME_STEPS))
         reached(min(first + _BATCH, len(seen)))
     fields = Pose.__dataclass_fields__
