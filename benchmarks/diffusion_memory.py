@@ -45,10 +45,13 @@ def measure(frames: int, device: torch.device) -> dict[str, float]:
         before, start = _peak(device), time.perf_counter()
         for first in range(0, frames, WINDOW):
             hints.of(range(first, min(first + WINDOW, frames)), network, like, computes)
+    kept, peak = hints.nbytes(), _peak(device) - before
+    if peak < kept:
+        raise SystemExit(f"the peak is {peak} bytes, less than the {kept} that are kept: it was not measured")
     return {
         "memory_frames": frames,
-        "memory_kept_mb": hints.nbytes() / 1e6,
-        "memory_peak_mb": (_peak(device) - before) / 1e6,
+        "memory_kept_mb": kept / 1e6,
+        "memory_peak_mb": peak / 1e6,
         "memory_plain_tensor_mb": frames * HINT_CHANNELS * PIXELS * PIXELS * 2 / 1e6,
         "memory_seconds": time.perf_counter() - start,
     }
@@ -62,9 +65,12 @@ def _peak(device: torch.device) -> int:
         import psutil
 
         return psutil.Process().memory_info().peak_wset
+    if sys.platform == "linux":  # whose `ru_maxrss` of a new process begins at its parent's
+        (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+        return 1024 * int(line.split()[1])
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes
 
 
 def main() -> None:

@@ -220,6 +220,7 @@ def test_templates_with_pictures(server: "Server", page: Any) -> None:
         until(f"the card of {name}", PAGE_LIMIT, lambda c=card: page.find_elements("css selector", c))
         page.execute_script("document.querySelector(arguments[0]).scrollIntoView({ block: 'center' })", card)
         until(f"the picture of {name}", PAGE_LIMIT, lambda n=name: page.execute_script(wide, n) > 0)
+    page.execute_script("document.querySelector(arguments[0]).scrollIntoView({ block: 'center' })", "[data-testid^='template-workflow-']")
     screenshot(page, "browser_1_templates")
     press(page, "the close button", "//button[contains(@class, 'p-dialog-close-button')]")
     gone = "return !document.querySelector('.p-dialog-mask')"

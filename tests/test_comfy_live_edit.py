@@ -62,6 +62,19 @@ def portrait(head: HeadModel, frames: int = 1) -> HeadTrack:
     )  # fmt: skip
 
 
+def natural(head: HeadModel) -> HeadTrack:
+    """Somebody with the face of a photo, whose picture one may look at."""
+    still = portrait(head)
+    expression = torch.zeros_like(still.expression)
+    smile = {"mouthSmileLeft": 0.45, "mouthSmileRight": 0.4, "cheekSquintLeft": 0.2, "cheekSquintRight": 0.2, "browInnerUp": 0.15}
+    for name, value in smile.items():
+        expression[:, head.expression_index(name)] = value
+    turned = torch.tensor([[0.04, -0.12, 0.03]])
+    return replace(
+        still, expression=expression, rotation=turned, joints=0.2 * still.joints, offsets=0.1 * still.offsets, landmark_offsets=None
+    )
+
+
 @pytest.fixture(scope="module")
 def page(server: "Server", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     server.raw("/settings/Comfy.TutorialCompleted", b"true")
@@ -171,7 +184,8 @@ def test_by_hand(server: "Server", page: Any, open_head: HeadModel) -> None:
     """Drag, keys, a click on the mouth, the panel and keyframes: all end in widgets, and the run makes of them what was seen."""
     from selenium.webdriver import ActionChains, Keys
 
-    told = run_for_page(server, {"1": node("LoadHeadTrack", track="live_portrait.safetensors"), "2": edit_node("1")}, "2")
+    save_track(natural(open_head), server.base / "input" / "live_natural.safetensors")
+    told = run_for_page(server, {"1": node("LoadHeadTrack", track="live_natural.safetensors"), "2": edit_node("1")}, "2")
     asked(page, NEW_NODE + "await n.flow3dLive.show(given[0]); n.flow3dLive.tick(performance.now())", told)
     canvas = page.find_element("css selector", ".f3d-stage canvas")
     ActionChains(page).move_to_element(canvas).click_and_hold().move_by_offset(20, 0).move_by_offset(20, -20).release().perform()
@@ -211,7 +225,7 @@ def test_by_hand(server: "Server", page: Any, open_head: HeadModel) -> None:
         live.seek(24)
         widget('smile').value = -0.4
         live.setKey('smile')
-        widget('keyframes').value += '\\nyaw: 3: -10, 9: 5, 20: 8, 24: -3 smooth'
+        widget('keyframes').value += '\\nyaw: 3: -10, 9: 14, 20: 18, 24: -3 smooth'
         live.seek(12)
         live.tick(performance.now())
     """)  # fmt: skip
@@ -221,7 +235,7 @@ def test_by_hand(server: "Server", page: Any, open_head: HeadModel) -> None:
     points = unpacked(asked(page, PACKED + "return packed(n.flow3dLive.points)"))
     sent = asked(page, "return (await app.graphToPrompt()).output[n.id].inputs")
     assert "live" not in sent
-    prompt = {"1": node("LoadHeadTrack", track="live_portrait.safetensors"), "2": node("FLAMEEdit", **sent | {"track": ["1", 0]})}
+    prompt = {"1": node("LoadHeadTrack", track="live_natural.safetensors"), "2": node("FLAMEEdit", **sent | {"track": ["1", 0]})}
     run = server.run(prompt | {"save": node("SaveHeadTrack", track=["2", 0], filename_prefix="live/hand")})
     assert run.error is None
     track = load_track(server.base / "output" / server.outputs(run)["save"]["text"][0])

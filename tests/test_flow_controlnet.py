@@ -416,7 +416,7 @@ def test_tiles_of_a_frame_are_the_frame(rows: int, columns: int) -> None:
         hint = torch.full((1, CHANNELS, rows, columns), torch.nan, dtype=torch.float64)
         write_hint(net, flow, torch.device("cpu"), torch.float64, hint)
     torch.testing.assert_close(hint, whole, rtol=0, atol=1e-12)
-    assert len(sizes) == 1 + -(-rows // 16) * -(-columns // 16) and max(sizes[1:]) <= 8 * 21
+    assert len(sizes) == 1 + -(-rows // 8) * -(-columns // 8) and max(sizes[1:]) <= 8 * 13
 
 
 @in_comfyui
