@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from comfy_server import Server
 
 TEMPLATE = "flow_warp_preview"
+CARDS = "[data-testid^='template-workflow-']"
 FRAMES, LONG = 16, 240  # of the driver, and of one that there is time to cancel
 RUN_LIMIT = 300.0  # seconds
 ENDS = ("execution_success", "execution_error", "execution_interrupted")
@@ -220,7 +221,9 @@ def test_templates_with_pictures(server: "Server", page: Any) -> None:
         until(f"the card of {name}", PAGE_LIMIT, lambda c=card: page.find_elements("css selector", c))
         page.execute_script("document.querySelector(arguments[0]).scrollIntoView({ block: 'center' })", card)
         until(f"the picture of {name}", PAGE_LIMIT, lambda n=name: page.execute_script(wide, n) > 0)
-    page.execute_script("document.querySelector(arguments[0]).scrollIntoView({ block: 'center' })", "[data-testid^='template-workflow-']")
+    page.execute_script("document.querySelector(arguments[0]).scrollIntoView({ block: 'center' })", CARDS)
+    drawn = "return [...document.querySelectorAll(arguments[0])].slice(0, 4).every((c) => c.querySelector('img')?.naturalWidth > 0)"
+    until("the first pictures again", PAGE_LIMIT, lambda: page.execute_script(drawn, CARDS))
     screenshot(page, "browser_1_templates")
     press(page, "the close button", "//button[contains(@class, 'p-dialog-close-button')]")
     gone = "return !document.querySelector('.p-dialog-mask')"
