@@ -29,7 +29,6 @@ class FlowHints:
         self._kept: dict[int, Tensor] = {}  # (1, 320, h, w) by frame
         # They lie in one block: small ones among the hint block's large passing ones would keep the heap from shrinking.
         self._store: Tensor | None = None
-        self._flow: Tensor | None = None  # of one frame, until there are hints of all: made anew for each window it leaves holes
 
     def of(self, frames: Sequence[int], network: Network, like: Tensor, dtype: torch.dtype) -> Tensor:
         """(n, 320, h, w): the hints of these frames in the order given, on the device of `like`, of the type they are kept in. To
@@ -63,7 +62,7 @@ class FlowHints:
         """Forget what was computed."""
         self._resized = None
         self._kept = {}
-        self._store = self._flow = None
+        self._store = None
 
     def clear_with(self, owner: Tensor) -> None:
         """Forget it too when `owner` dies: ComfyUI calls no `cleanup` where a run was cancelled or failed."""
@@ -94,21 +93,18 @@ class FlowHints:
         kept = network.dtype if network.dtype.itemsize > 1 else dtype  # 8 bits are for weights only
         if self._store is None:
             self._store = self._room(network.model_channels, like, kept)
-        if self._flow is None:
-            half = kept if kept == torch.float16 else torch.float32  # of the two that a field writes
-            shape = (1, 3 * field.sampling.samples, field.camera.height, field.camera.width)
-            # Channels last, as convolutions want them: otherwise they copy the flow, 31 MB, once more.
-            with torch.inference_mode(False):
-                self._flow = torch.empty(shape, dtype=half, device=field.head.template.device, memory_format=torch.channels_last)
+        half = kept if kept == torch.float16 else torch.float32  # of the two that a field writes
+        shape = (1, 3 * field.sampling.samples, field.camera.height, field.camera.width)
+        # Channels last, as convolutions want them: otherwise they copy the flow, 31 MB, once more.
+        with torch.inference_mode(False):
+            flow = torch.empty(shape, dtype=half, device=field.head.template.device, memory_format=torch.channels_last)
         for frame in frames:
             comfy.model_management.throw_exception_if_processing_interrupted()
             with torch.inference_mode(False), torch.no_grad():  # the field's own tensors were not made in inference mode
-                field.encode([frame], out=self._flow)
+                field.encode([frame], out=flow)
             hint = self._store[frame : frame + 1]
-            write_hint(network, self._flow, like.device, dtype, hint)
+            write_hint(network, flow, like.device, dtype, hint)
             self._kept[frame] = hint
-        if len(self._kept) == len(self.field):
-            self._flow = None
 
     def _room(self, channels: int, like: Tensor, dtype: torch.dtype) -> Tensor:
         """For the hints of all frames: on the device itself where it holds them easily, else where waiting models are kept."""
