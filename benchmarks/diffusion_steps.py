@@ -191,22 +191,17 @@ def full_width_share(latent: int, rounds: int) -> dict[str, float]:
 
 def operations_share(size: Size) -> dict[str, float]:
     """Floating point operations of a plain step and of the pass for a reference, counted on tensors without numbers."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     from ..models.appearance_network import write_states
 
     with torch.device("meta"):
         unet = a_model(size, torch.device("meta")).model.diffusion_model
         x = torch.empty(FRAMES, 4, size.latent, size.latent, dtype=size.dtype)
         text = torch.empty(1, 77, size.context, dtype=size.dtype)
-        with FlopCounterMode(display=False) as plain:
-            unet(x, timesteps=torch.empty(FRAMES), context=text.expand(FRAMES, -1, -1), transformer_options={})
-        with FlopCounterMode(display=False) as once:
-            write_states(unet, x[:1], 0.0, text)
-    return {
-        "plain_tera": plain.get_total_flops() / 1e12, "pass_tera": once.get_total_flops() / 1e12,
-        "pass_operations_share": once.get_total_flops() / plain.get_total_flops(),
-    }  # fmt: skip
+        plain = operations(
+            lambda: unet(x, timesteps=torch.empty(FRAMES), context=text.expand(FRAMES, -1, -1), transformer_options={})
+        )
+        once = operations(lambda: write_states(unet, x[:1], 0.0, text))
+    return {"plain_tera": plain / 1e12, "pass_tera": once / 1e12, "pass_operations_share": once / plain}
 
 
 def operations(work: Callable[[], object]) -> int:
