@@ -3,6 +3,8 @@
 import math
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import comfy.model_management
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from ..flow3d.errors import InputError
 from ..flow3d.flow.field import FlowField
-from .flow_network import write_hint
+from .flow_network import rows_of_flow, write_hint
 
 _SHARE = 0.1  # of a device's free memory that the hints of all frames may take there
 
@@ -19,8 +21,9 @@ _SHARE = 0.1  # of a device's free memory that the hints of all frames may take 
 class FlowHints:
     """What the hint block makes of each frame of a field, kept from the first step of a run to its end.
 
-    A frame at 512 x 512 keeps 320 x 64 x 64 numbers, 2.6 MB in float16, where its flow has 31 MB. They are kept as precisely as
-    the network's weights, also where it computes in float32 because the device knows no other.
+    A frame at 512 x 512 keeps 320 x 64 x 64 numbers, 2.6 MB in float16, where its flow has 31 MB, about half of which is there at
+    a time. They are kept as precisely as the network's weights, also where it computes in float32 because the device knows no
+    other.
     """
 
     def __init__(self, field: FlowField):
@@ -94,16 +97,14 @@ class FlowHints:
         if self._store is None:
             self._store = self._room(network.model_channels, like, kept)
         half = kept if kept == torch.float16 else torch.float32  # of the two that a field writes
-        shape = (1, 3 * field.sampling.samples, field.camera.height, field.camera.width)
-        # Channels last, as convolutions want them: otherwise they copy the flow, 31 MB, once more.
+        shape = (1, 3 * field.sampling.samples, rows_of_flow(like.shape[-2]), field.camera.width)
+        # Channels last, as convolutions want them: otherwise they copy the flow once more.
         with torch.inference_mode(False):
-            flow = torch.empty(shape, dtype=half, device=field.head.template.device, memory_format=torch.channels_last)
+            room = torch.empty(shape, dtype=half, device=field.head.template.device, memory_format=torch.channels_last)
         for frame in frames:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            with torch.inference_mode(False), torch.no_grad():  # the field's own tensors were not made in inference mode
-                field.encode([frame], out=flow)
             hint = self._store[frame : frame + 1]
-            write_hint(network, flow, like.device, dtype, hint)
+            write_hint(network, partial(_rows, field[[frame]], room), like.device, dtype, hint)
             self._kept[frame] = hint
 
     def _room(self, channels: int, like: Tensor, dtype: torch.dtype) -> Tensor:
@@ -115,3 +116,10 @@ class FlowHints:
             roomy = math.prod(shape) * dtype.itemsize < _SHARE * free
             device = device if roomy else comfy.model_management.unet_offload_device()
         return torch.empty(shape, dtype=dtype, device=device)
+
+
+def _rows(frame: FlowField, room: Tensor, top: int, bottom: int) -> Tensor:
+    """(1, 3 N, bottom - top, W): these rows of pixels of a field of one frame, in the memory of `room`."""
+    camera = frame.camera.cropped(0, top, frame.camera.width, bottom - top)
+    with torch.inference_mode(False), torch.no_grad():  # the field's own tensors were not made in inference mode
+        return replace(frame, camera=camera).encode(out=room[:, :, : bottom - top])

@@ -1,6 +1,6 @@
 """The flow ControlNet's network: ComfyUI's own class for SD1.5, run from the hint block's result on."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import comfy.model_management
@@ -18,6 +18,7 @@ from .flow_controlnet_file import FIRST_HINT
 Control = dict[str, list[Tensor | None]]  # residuals as ComfyUI's UNet takes them
 
 _TILE, _TILE_ON_GPU = 8, 32  # rows and columns of a hint that are made at a time: 64 launches would be long on a GPU
+_BAND = 32  # rows of a hint whose flow is there at a time: a multiple of both
 _BEFORE, _BEHIND = 3, 2  # rows of 8 pixels beside them that the hint block's eight convolutions look at
 
 
@@ -53,25 +54,38 @@ def network_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_hint(network: Network, flow: Tensor, device: torch.device, dtype: torch.dtype, out: Tensor) -> None:
-    """What the hint block makes of a flow (1, C, 8 h, 8 w), into `out` (1, 320, h, w), each anywhere and of any type.
+def write_hint(
+    network: Network, flow: Callable[[int, int], Tensor], device: torch.device, dtype: torch.dtype, out: Tensor
+) -> None:
+    """What the hint block makes of a frame's flow, into `out` (1, 320, h, w), anywhere and of any type.
 
-    Tile by tile: of a whole frame a convolution may take nine times the flow's memory for itself, 283 MB at 512 x 512.
+    Band by band, of each no more than its flow: a whole frame's has 31 MB at 512 x 512. And in tiles: of a whole frame a
+    convolution may take nine times the flow's memory for itself.
 
     Args:
+        flow: gives the rows of pixels from one to before another, (1, C, rows, 8 w), anywhere and of any type.
         device, dtype: where the network is, and what it computes in.
     """
+    height, width = out.shape[2:]
     tile = _TILE if device.type == "cpu" else _TILE_ON_GPU
-    for top, bottom, above in _tiles(out.shape[2], tile):
-        for left, right, before in _tiles(out.shape[3], tile):
-            part = flow[:, :, 8 * above : 8 * (bottom + _BEHIND), 8 * before : 8 * (right + _BEHIND)].to(device, dtype)
-            hint = network.input_hint_block(part, None, None)
-            out[:, :, top:bottom, left:right] = hint[:, :, top - above : bottom - above, left - before : right - before]
+    for start, stop, over in _tiles(0, height, _BAND):
+        band = flow(8 * over, 8 * min(stop + _BEHIND, height))
+        for top, bottom, above in _tiles(start, stop, tile):
+            rows = band[:, :, 8 * (above - over) : 8 * (bottom + _BEHIND - over)]
+            for left, right, before in _tiles(0, width, tile):
+                part = rows[..., 8 * before : 8 * (right + _BEHIND)].to(device, dtype)
+                hint = network.input_hint_block(part, None, None)
+                out[:, :, top:bottom, left:right] = hint[:, :, top - above : bottom - above, left - before : right - before]
 
 
-def _tiles(length: int, tile: int) -> list[tuple[int, int, int]]:
+def rows_of_flow(height: int) -> int:
+    """The most rows of pixels that `write_hint` asks for at a time, for a hint of `height` rows."""
+    return 8 * min(height, _BEFORE + _BAND + _BEHIND)
+
+
+def _tiles(first: int, end: int, tile: int) -> list[tuple[int, int, int]]:
     """(first, end, where what it depends on begins) of each."""
-    return [(i, min(i + tile, length), max(i - _BEFORE, 0)) for i in range(0, length, tile)]
+    return [(i, min(i + tile, end), max(i - _BEFORE, 0)) for i in range(first, end, tile)]
 
 
 def residuals(network: Network, x: Tensor, hint: Tensor, timesteps: Tensor, context: Tensor) -> Control:

@@ -401,22 +401,48 @@ def test_each_frame_goes_through_the_hint_block_once() -> None:
     assert calls == 8 * [1]
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(16, 5), (17, 16), (32, 31), (5, 49)])
+@pytest.mark.parametrize(("rows", "columns"), [(16, 5), (17, 16), (32, 31), (5, 49), (33, 3), (70, 9)])
 @in_comfyui
 def test_tiles_of_a_frame_are_the_frame(rows: int, columns: int) -> None:
     """In float64, where the order of sums shows in no digit that counts: not one pixel of a seam."""
-    from comfyui_flow3d.models.flow_network import write_hint
+    from comfyui_flow3d.models.flow_network import rows_of_flow, write_hint
 
     net = network(random_controlnet_state(6, 12)).control_model.double()
     flow = torch.randn(1, 12, 8 * rows, 8 * columns, dtype=torch.float64, generator=torch.Generator().manual_seed(rows))
     sizes: list[int] = []
     net.input_hint_block[0].register_forward_pre_hook(lambda _, given: sizes.append(max(given[0].shape[2:])))
+    bands: list[tuple[int, int]] = []
+
+    def band(top: int, bottom: int) -> Tensor:
+        bands.append((top, bottom))
+        return flow[:, :, top:bottom]
+
     with torch.no_grad():
         whole = net.input_hint_block(flow, None, None)
         hint = torch.full((1, CHANNELS, rows, columns), torch.nan, dtype=torch.float64)
-        write_hint(net, flow, torch.device("cpu"), torch.float64, hint)
+        write_hint(net, band, torch.device("cpu"), torch.float64, hint)
     torch.testing.assert_close(hint, whole, rtol=0, atol=1e-12)
     assert len(sizes) == 1 + -(-rows // 8) * -(-columns // 8) and max(sizes[1:]) <= 8 * 13
+    assert len(bands) == -(-rows // 32) and 0 <= min(bands)[0] and max(bands)[1] == 8 * rows
+    assert max(bottom - top for top, bottom in bands) <= rows_of_flow(rows) <= 8 * 37
+
+
+@in_comfyui
+def test_the_bands_of_a_picture_are_the_picture() -> None:
+    """70 rows of latents, whose flow is encoded in three bands of rows, against that of the whole camera."""
+    from comfyui_flow3d.models.flow_hints import FlowHints
+
+    turned = torch.tensor([[0.6, 0.0, 0.0], [-0.6, 0.3, 0.0]])  # so that the flow is another in each row
+    field = replace(shifted(2), camera=Camera(1800.0, 30.7, 291.3, 48, 560))
+    field = replace(field, target=replace(field.target, rotation=field.target.rotation + turned))
+    net = network(random_controlnet_state(5, 3 * SAMPLES)).control_model
+    with torch.no_grad():
+        got = FlowHints(field).of([1, 0], net, torch.zeros(2, 4, 70, 6), torch.float32)
+        whole = net.input_hint_block(field.encode([1, 0]), None, None)
+    largest = whole.abs().max()
+    assert (got - whole).abs().max() < 2e-5 * largest
+    assert (whole[0] - whole[1]).abs().max() > 1e-2 * largest, "the frames differ"
+    assert (whole[:, :, 1:] - whole[:, :, :-1]).abs().amax((0, 1, 3)).min() > 5e-4 * largest, "and each row from the next"
 
 
 @in_comfyui

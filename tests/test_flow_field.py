@@ -293,6 +293,17 @@ def test_a_pixel_keeps_its_flow_when_the_picture_is_three_times_as_large():
     assert torch.equal(small.head_mask(2), small.resize(120, 120).head_mask(2)[:, 1::3, 1::3])
 
 
+@pytest.mark.parametrize("left, top, width, height", [(0, 0, 80, 41), (0, 37, 80, 59), (13, 21, 50, 40)])
+def test_a_part_of_the_picture_has_the_flow_of_the_whole(left: int, top: int, width: int, height: int):
+    """Also where the part's first cell of pixels is none of the whole's."""
+    field = a_field()
+    part = replace(field, camera=CAMERA.cropped(left, top, width, height))
+    whole = field.encode(2)[:, :, top : top + height, left : left + width]
+    assert torch.equal(part.head_mask(2), field.head_mask(2)[:, top : top + height, left : left + width])
+    torch.testing.assert_close(part.encode(2), whole, rtol=0, atol=2e-5)
+    assert whole.abs().max() > 0.1
+
+
 def test_a_driver_of_one_frame():
     field = FlowField(moving(), moving()[2:], HEAD, CAMERA, FEW)
     assert len(field) == 1 and torch.equal(field.encode(), a_field().encode(2))
