@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -250,8 +251,9 @@ def option(args: list[str], name: str, default: str) -> str:
 
 
 def call(command: list[str | Path], **kwargs) -> int:
-    """Run to the end and give the exit status; Ctrl-C is left to the child."""
+    """Run to the end and give the exit status. Ctrl-C is left to the child, and a request to end is passed on to it."""
     process = subprocess.Popen([str(c) for c in command], **kwargs)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     while True:
         try:
             return process.wait()

@@ -146,6 +146,19 @@ def test_options_are_read(run: ModuleType, args: list[str], value: str) -> None:
     assert run.option(args, "--port", "8188") == value
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without asking it")
+def test_a_request_to_end_reaches_what_was_started() -> None:
+    """As a supervisor sends it, to run.py alone: no server is left behind that holds the port."""
+    child = "import time; print('begun', flush=True); time.sleep(60)"
+    code = f"import run, sys; sys.exit(run.call([sys.executable, '-c', {child!r}]))"
+    begun = time.monotonic()
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "begun\n"
+        process.terminate()
+        assert process.stdout.read() == ""  # ends when the last one that writes to it does
+    assert process.returncode != 0 and time.monotonic() - begun < 30
+
+
 def test_the_second_start_is_quick() -> None:
     """The environment in which run.py runs these tests is found sound in seconds, and nothing is installed again."""
     if os.environ.get("FLOW3D_RUN") != "test":
