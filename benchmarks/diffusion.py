@@ -55,7 +55,7 @@ def steps_table(figures: dict[str, float]) -> str:
         f"{figures['pass_share']:.3f} in time, where one frame of the plain UNet takes {figures['one_frame_share']:.3f}; one pass "
         f"and attention add {figures['appearance_adds_operations']:.2f} of a step's operations, a pass for every frame "
         f"{figures['every_frame_over_once']:.1f} times as much ({_met(figures['every_frame_over_once'] >= 3)}: at least 3; in time "
-        f"{figures['every_frame_over_once_in_time']:.1f}, the difference of figures that vary by a sixth); they differ by "
+        f"{figures['every_frame_over_once_in_time']:.1f}, a difference of rows that vary from run to run); they differ by "
         f"{figures['appearance_difference']:.1e}.\n"
         f"Flow {figures['part_flow_ms']:.0f} ms, hint block {figures['part_hint_block_ms']:.0f} ms, kept hints "
         f"{figures['part_hint_kept_ms']:.1f} ms: {figures['hint_saved_percent']:.1f}% of the hint block saved from the second step "

@@ -59,8 +59,8 @@ def write_hint(
 ) -> None:
     """What the hint block makes of a frame's flow, into `out` (1, 320, h, w), anywhere and of any type.
 
-    Band by band, of each no more than its flow: a whole frame's has 31 MB at 512 x 512. And in tiles: of a whole frame a
-    convolution may take nine times the flow's memory for itself.
+    In bands of rows, so that a whole frame's flow, 31 MB at 512 x 512, is never there; and those in tiles, because a convolution
+    may take nine times its input's memory for itself.
 
     Args:
         flow: gives the rows of pixels from one to before another, (1, C, rows, 8 w), anywhere and of any type.
